@@ -1,0 +1,16 @@
+import pytest
+import torch
+from jaxtyping import config
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def unchecked_shapes():
+    """Bad input as a reader gives it: without the shape checks that only tests switch on."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)

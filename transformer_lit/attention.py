@@ -1,0 +1,206 @@
+"""Attention: every position asks all others, and takes a weighted mixture of what they offer.
+
+Chapter: https://transformer-lit.github.io/transformer_lit/book/04-self-attention.html
+Paper: Vaswani et al. 2017, section 3.2.1, https://arxiv.org/abs/1706.03762 (dot products);
+    Bahdanau et al. 2015, appendix A.1.2, https://arxiv.org/abs/1409.0473 (additive scores).
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+Scores = Float[Tensor, "*batch query key"]
+Mask = Bool[Tensor, "*mask"]
+
+
+def dot_product_scores(
+    q: Float[Tensor, "*batch query d_head"],
+    k: Float[Tensor, "*batch key d_head"],
+    *,
+    scale: float | None = None,
+) -> Scores:
+    """Score each query against each key: ``q @ k.T * scale``.
+
+    Args:
+        q: the queries.
+        k: the keys, as wide as the queries.
+        scale: ``1 / sqrt(d_head)`` by default, which keeps the variance of the scores at 1 when
+            the entries of ``q`` and ``k`` are independent with variance 1.
+
+    Raises:
+        ValueError: if queries and keys differ in width or in their leading axes.
+    """
+    _check(q, k, k)
+    return q @ k.transpose(-2, -1) * (q.shape[-1] ** -0.5 if scale is None else scale)
+
+
+class AdditiveScores(nn.Module):
+    """Score with a small network instead of a product: ``v . tanh(W q + U k)``."""
+
+    def __init__(self, *, d_query: int, d_key: int, d_hidden: int):
+        super().__init__()
+        self.q_proj = nn.Linear(d_query, d_hidden, bias=False)
+        self.k_proj = nn.Linear(d_key, d_hidden, bias=False)
+        self.v = nn.Linear(d_hidden, 1, bias=False)
+
+    def forward(
+        self, q: Float[Tensor, "*batch query d_query"], k: Float[Tensor, "*batch key d_key"]
+    ) -> Scores:
+        """Score each query against each key; the two may differ in width."""
+        hidden = torch.tanh(self.q_proj(q)[..., :, None, :] + self.k_proj(k)[..., None, :, :])
+        return self.v(hidden)[..., 0]
+
+
+def softmax_weights(scores: Scores, mask: Mask | None = None) -> Scores:
+    """Turn each row of scores into positive weights that sum to one.
+
+    A query that may attend to nothing gets weights of zero, forward and backward: a softmax over
+    an empty set has no value, and NaN would spread through the whole batch.
+
+    Raises:
+        ValueError: if the mask is not boolean or does not fit the scores.
+    """
+    if mask is None:
+        return scores.softmax(-1)
+    check_mask(mask, scores.shape)
+    some = mask.any(-1, keepdim=True)
+    scores = scores.masked_fill(~mask, -torch.inf).masked_fill(~some, 0)
+    return scores.softmax(-1).masked_fill(~some, 0)
+
+
+def relu_weights(scores: Scores, mask: Mask | None = None) -> Scores:
+    """Weigh by ``relu(score) / n``, with n the number of keys that the query may attend to.
+
+    Rows need not sum to one. Source: Wortsman et al. 2023, section 3,
+    https://arxiv.org/abs/2309.08586.
+
+    Raises:
+        ValueError: if the mask is not boolean or does not fit the scores.
+    """
+    if mask is None:
+        return F.relu(scores) / scores.shape[-1]
+    check_mask(mask, scores.shape)
+    allowed = mask.sum(-1, keepdim=True).clamp(min=1)
+    return F.relu(scores.masked_fill(~mask, 0)) / allowed
+
+
+def plain_weights(scores: Scores, mask: Mask | None = None) -> Scores:
+    """Weigh by ``score / sum of scores``: rows sum to one, but weights may be negative and huge.
+
+    Raises:
+        ValueError: if the mask is not boolean or does not fit the scores.
+    """
+    if mask is None:
+        return scores / scores.sum(-1, keepdim=True)
+    check_mask(mask, scores.shape)
+    some = mask.any(-1, keepdim=True)
+    scores = scores.masked_fill(~mask, 0)
+    return scores / scores.sum(-1, keepdim=True).masked_fill(~some, 1)
+
+
+def explicit_attention(
+    q: Float[Tensor, "*batch query d_head"],
+    k: Float[Tensor, "*batch key d_head"],
+    v: Float[Tensor, "*batch key d_value"],
+    mask: Mask | None = None,
+    *,
+    weigh: Callable[..., Tensor] = softmax_weights,
+) -> tuple[Float[Tensor, "*batch query d_value"], Scores]:
+    """Attend, step by step: ``softmax(q k.T / sqrt(d_head)) v``, and the weights beside it.
+
+    Args:
+        q: the queries.
+        k: the keys, as wide as the queries.
+        v: the values, as many as the keys.
+        mask: True = may attend; as many axes as the scores ``(*batch, query, key)``, each of
+            their size or 1.
+        weigh: what turns scores into weights.
+
+    Raises:
+        ValueError: if widths, lengths or leading axes do not fit, or the mask doesn't.
+    """
+    _check(q, k, v)
+    weights = weigh(dot_product_scores(q, k), mask)
+    return weights @ v, weights
+
+
+def fused_attention(
+    q: Float[Tensor, "*batch query d_head"],
+    k: Float[Tensor, "*batch key d_head"],
+    v: Float[Tensor, "*batch key d_value"],
+    mask: Mask | None = None,
+) -> Float[Tensor, "*batch query d_value"]:
+    """Attend in one fused kernel, which never stores the weights: the same output, faster.
+
+    Raises:
+        ValueError: as ``explicit_attention``.
+    """
+    _check(q, k, v)
+    if mask is not None:
+        check_mask(mask, (*q.shape[:-1], k.shape[-2]))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+class SelfAttention(nn.Module):
+    """One head of self-attention: queries, keys and values all come from the same vectors."""
+
+    def __init__(self, *, d_model: int, d_head: int):
+        super().__init__()
+        self.q_proj = nn.Linear(d_model, d_head)
+        self.k_proj = nn.Linear(d_model, d_head)
+        self.v_proj = nn.Linear(d_model, d_head)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq d_model"],
+        *,
+        mask: Mask | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Float[Tensor, "batch seq d_head"], Float[Tensor, "batch seq seq"] | None]:
+        """Mix the vectors of ``x``; the weights are returned only when asked for.
+
+        Raises:
+            ValueError: if the mask is not boolean or does not fit ``(batch, seq, seq)``.
+        """
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        if need_weights:
+            return explicit_attention(q, k, v, mask)
+        return fused_attention(q, k, v, mask), None
+
+
+def check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse a mask that could be misread, before it silently masks something else.
+
+    Raises:
+        ValueError: if the mask is not boolean, has not as many axes as ``shape``, or has an axis
+            that is neither 1 nor that of ``shape``.
+    """
+    if mask.dtype != torch.bool:
+        raise ValueError(
+            f"mask must be torch.bool with True = may attend, got {mask.dtype}; "
+            "an additive mask of 0 and -inf becomes one by `mask == 0`"
+        )
+    fits = mask.ndim == len(shape) and all(
+        m in (1, s) for m, s in zip(mask.shape, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"mask of shape {tuple(mask.shape)} does not fit scores of shape {tuple(shape)}: "
+            "it needs as many axes, each of the same size or 1; "
+            "padding of shape (batch, key) becomes (batch, 1, key) or (batch, 1, 1, key)"
+        )
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
+    if q.shape[-1] != k.shape[-1]:
+        raise ValueError(f"queries are {q.shape[-1]} wide, keys {k.shape[-1]}: they must agree")
+    if k.shape[-2] != v.shape[-2]:
+        raise ValueError(f"there are {k.shape[-2]} keys and {v.shape[-2]} values: they must agree")
+    if not q.shape[:-2] == k.shape[:-2] == v.shape[:-2]:
+        raise ValueError(
+            f"leading axes must agree, got queries {tuple(q.shape[:-2])}, "
+            f"keys {tuple(k.shape[:-2])}, values {tuple(v.shape[:-2])}"
+        )

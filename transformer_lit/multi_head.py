@@ -1,0 +1,109 @@
+"""Many heads: several attentions side by side, each in a smaller space of its own.
+
+Chapter: https://transformer-lit.github.io/transformer_lit/book/05-many-heads.html
+Paper: Vaswani et al. 2017, section 3.2.2, https://arxiv.org/abs/1706.03762
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from transformer_lit.attention import Mask, SelfAttention, explicit_attention, fused_attention
+
+
+class MultiHeadAttention(nn.Module):
+    """One projection, split among the heads: what everybody runs.
+
+    Args:
+        d_model: the width of the vectors, in and out.
+        n_heads: how many heads; each is ``d_model / n_heads`` wide.
+
+    Raises:
+        ValueError: if ``n_heads`` is below 1 or does not divide ``d_model``.
+    """
+
+    def __init__(self, *, d_model: int, n_heads: int):
+        super().__init__()
+        if n_heads < 1 or d_model < 1 or d_model % n_heads:
+            raise ValueError(
+                f"n_heads must divide d_model: {n_heads} heads cannot share a width of {d_model}"
+            )
+        self.n_heads = n_heads
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.k_proj = nn.Linear(d_model, d_model)
+        self.v_proj = nn.Linear(d_model, d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq d_model"],
+        *,
+        mask: Mask | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Float[Tensor, "batch seq d_model"], Float[Tensor, "batch heads seq seq"] | None]:
+        """Let every head mix the vectors of ``x``, join the results and project them.
+
+        Args:
+            x: the vectors.
+            mask: True = may attend; ``(batch or 1, heads or 1, query or 1, key or 1)``.
+            need_weights: also return each head's weights, at the price of the explicit form.
+
+        Raises:
+            ValueError: if the width of ``x`` is not ``d_model``, or the mask does not fit.
+        """
+        if x.shape[-1] != self.q_proj.in_features:
+            raise ValueError(f"x is {x.shape[-1]} wide, the layer {self.q_proj.in_features}")
+        q, k, v = (
+            rearrange(proj(x), "batch seq (heads d) -> batch heads seq d", heads=self.n_heads)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if need_weights:
+            heads, weights = explicit_attention(q, k, v, mask)
+        else:
+            heads, weights = fused_attention(q, k, v, mask), None
+        return self.out_proj(rearrange(heads, "batch heads seq d -> batch seq (heads d)")), weights
+
+
+class SeparateHeads(nn.Module):
+    """Heads with projections of their own, of any width: the paper's formula read literally.
+
+    With ``d_head = d_model / n_heads`` it computes what ``MultiHeadAttention`` does (see ``split``);
+    wider heads cost more.
+
+    Raises:
+        ValueError: if a size is below 1.
+    """
+
+    def __init__(self, *, d_model: int, n_heads: int, d_head: int):
+        super().__init__()
+        if min(d_model, n_heads, d_head) < 1:
+            raise ValueError(
+                "d_model, n_heads and d_head must be at least 1, "
+                f"got {d_model}, {n_heads} and {d_head}"
+            )
+        self.heads = nn.ModuleList(
+            SelfAttention(d_model=d_model, d_head=d_head) for _ in range(n_heads)
+        )
+        self.out_proj = nn.Linear(n_heads * d_head, d_model)
+
+    def forward(
+        self, x: Float[Tensor, "batch seq d_model"], *, mask: Mask | None = None
+    ) -> Float[Tensor, "batch seq d_model"]:
+        """Run the heads one after the other, join and project; ``mask`` is ``(batch, seq, seq)``."""
+        return self.out_proj(torch.cat([head(x, mask=mask)[0] for head in self.heads], dim=-1))
+
+    @classmethod
+    def split(cls, whole: MultiHeadAttention) -> "SeparateHeads":
+        """Cut the projections of ``whole`` into one piece per head: the same function."""
+        d_model = whole.out_proj.in_features
+        d_head = d_model // whole.n_heads
+        parts = cls(d_model=d_model, n_heads=whole.n_heads, d_head=d_head)
+        with torch.no_grad():
+            for i, head in enumerate(parts.heads):
+                rows = slice(i * d_head, (i + 1) * d_head)
+                for name in ("q_proj", "k_proj", "v_proj"):
+                    head.get_submodule(name).weight.copy_(whole.get_submodule(name).weight[rows])
+                    head.get_submodule(name).bias.copy_(whole.get_submodule(name).bias[rows])
+            parts.out_proj.load_state_dict(whole.out_proj.state_dict())
+        return parts
