@@ -71,36 +71,6 @@ def softmax_weights(scores: Scores, mask: Mask | None = None) -> Scores:
     return scores.softmax(-1).masked_fill(~some, 0)
 
 
-def relu_weights(scores: Scores, mask: Mask | None = None) -> Scores:
-    """Weigh by ``relu(score) / n``, with n the number of keys that the query may attend to.
-
-    Rows need not sum to one. Source: Wortsman et al. 2023, section 3,
-    https://arxiv.org/abs/2309.08586.
-
-    Raises:
-        ValueError: if the mask is not boolean or does not fit the scores.
-    """
-    if mask is None:
-        return F.relu(scores) / scores.shape[-1]
-    check_mask(mask, scores.shape)
-    allowed = mask.sum(-1, keepdim=True).clamp(min=1)
-    return F.relu(scores.masked_fill(~mask, 0)) / allowed
-
-
-def plain_weights(scores: Scores, mask: Mask | None = None) -> Scores:
-    """Weigh by ``score / sum of scores``: rows sum to one, but weights may be negative and huge.
-
-    Raises:
-        ValueError: if the mask is not boolean or does not fit the scores.
-    """
-    if mask is None:
-        return scores / scores.sum(-1, keepdim=True)
-    check_mask(mask, scores.shape)
-    some = mask.any(-1, keepdim=True)
-    scores = scores.masked_fill(~mask, 0)
-    return scores / scores.sum(-1, keepdim=True).masked_fill(~some, 1)
-
-
 def explicit_attention(
     q: Float[Tensor, "*batch query d_head"],
     k: Float[Tensor, "*batch key d_head"],
@@ -117,7 +87,7 @@ def explicit_attention(
         v: the values, as many as the keys.
         mask: True = may attend; as many axes as the scores ``(*batch, query, key)``, each of
             their size or 1.
-        weigh: what turns scores into weights.
+        weigh: what turns scores and mask into weights; chapter 04 tries others than softmax.
 
     Raises:
         ValueError: if widths, lengths or leading axes do not fit, or the mask doesn't.

@@ -68,8 +68,8 @@ class MultiHeadAttention(nn.Module):
 class SeparateHeads(nn.Module):
     """Heads with projections of their own, of any width: the paper's formula read literally.
 
-    With ``d_head = d_model / n_heads`` it computes what ``MultiHeadAttention`` does (see ``split``);
-    wider heads cost more.
+    With ``d_head = d_model / n_heads`` it computes what ``MultiHeadAttention`` does (``split``
+    shows it); wider heads cost more.
 
     Raises:
         ValueError: if a size is below 1.
@@ -90,7 +90,7 @@ class SeparateHeads(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch seq d_model"], *, mask: Mask | None = None
     ) -> Float[Tensor, "batch seq d_model"]:
-        """Run the heads one after the other, join and project; ``mask`` is ``(batch, seq, seq)``."""
+        """Run the heads one by one, join and project; ``mask`` is ``(batch, seq, seq)``."""
         return self.out_proj(torch.cat([head(x, mask=mask)[0] for head in self.heads], dim=-1))
 
     @classmethod
