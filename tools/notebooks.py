@@ -29,7 +29,6 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import jupytext
@@ -55,7 +54,6 @@ LANGUAGE_INFO = {
     "nbconvert_exporter": "python",
     "pygments_lexer": "ipython3",
 }
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -132,13 +130,16 @@ def module_file(name: str, root: Path) -> Path | None:
     return path if path.exists() else None
 
 
-def files_named(tree: ast.Module, folder: Path) -> Iterator[Path]:
-    """Files beside a module that it names in a string: the script of an explorable, a table."""
+def companions(path: Path, tree: ast.Module) -> set[Path]:
+    """A module and the files that go with it: of its name (the script of an explorable), or named
+    in one of its strings (a table).
+    """
+    found = {file for file in path.parent.glob(f"{path.stem}.*") if file.suffix != ".pyc"}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            text = node.value
-            if re.fullmatch(r"[\w./-]{1,100}\.\w{1,20}", text) and (folder / text).is_file():
-                yield folder / text
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and re.fullmatch(r"[\w./-]{1,100}\.\w{1,20}", text):
+            found.add(path.parent / text)
+    return {file for file in found if file.is_file()}
 
 
 def stands_on(notebook: nbformat.NotebookNode, root: Path = ROOT) -> list[Path]:
@@ -160,7 +161,7 @@ def stands_on(notebook: nbformat.NotebookNode, root: Path = ROOT) -> list[Path]:
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        files |= {path, *files_named(tree, path.parent)}
+        files |= companions(path, tree)
         todo |= imports(tree, package)
     return sorted(files)
 
@@ -282,9 +283,6 @@ def tidy(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
         for output in cell.get("outputs", []):
             if output.output_type == "error":  # a cell tagged raises-exception; no paths of ours
                 output.traceback = [f"{output.ename}: {output.evalue}"]
-            if WIDGET_VIEW in output.get("data", {}):  # anywidget's repr is an address
-                plain = output.data.get("text/plain", "")
-                output.data["text/plain"] = re.sub(r" at 0x[0-9a-f]+>", ">", plain)
     key = "application/vnd.jupyter.widget-state+json"
     state = notebook.metadata.get("widgets", {}).get(key, {}).get("state", {})
     for model in state.values():
