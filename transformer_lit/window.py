@@ -19,10 +19,15 @@ def windows(tokens: Int[Tensor, "batch seq"], width: int) -> Int[Tensor, "batch 
     Beyond both ends stands id 0, which is ``vocabulary.PAD``.
 
     Raises:
-        ValueError: if ``width`` is not odd and positive: the middle must be a symbol.
+        ValueError: if ``width`` is not odd and positive (the middle must be a symbol), or there
+            is no symbol to look at.
     """
     if width < 1 or width % 2 == 0:
         raise ValueError(f"width must be odd and at least 1, got {width}")
+    if tokens.ndim != 2 or tokens.numel() == 0:
+        raise ValueError(
+            f"tokens must be (batch, seq) and not empty, got shape {tuple(tokens.shape)}"
+        )
     return F.pad(tokens, (width // 2, width // 2)).unfold(1, width, 1)
 
 
