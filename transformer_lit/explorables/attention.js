@@ -33,7 +33,8 @@ function render({ model, el }) {
     <svg class="plane" viewBox="-3.3 -3.3 6.6 6.6" aria-hidden="true"></svg>
     <div class="side">
       <table>
-        <caption>Who attends? Choose a word; edit its vector here, or drag it in the plane.</caption>
+        <caption>Choose the word that asks (blue). Edit the vectors here, or drag them in the plane.
+          The purple point is the mixture that it gets.</caption>
         <thead><tr>
           <th scope="col">Word</th><th scope="col">x</th><th scope="col">y</th>
           <th scope="col">Score</th><th scope="col">Weight</th>
