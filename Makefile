@@ -1,0 +1,78 @@
+# The Literate Transformer. `make` alone lists what you can do; every target sets itself up.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := book,test,dev
+
+# LAX=1 for other versions than those of constraints.txt: the newest that pyproject.toml allows,
+# and notebooks whose cells must pass but whose outputs may differ in their digits.
+ifdef LAX
+INSTALLED := $(VENV)/.installed-lax
+CONSTRAINTS :=
+LINT :=
+COVERAGE :=
+NBVAL := --nbval-lax
+else
+INSTALLED := $(VENV)/.installed
+CONSTRAINTS := -c constraints.txt
+LINT := lint
+COVERAGE := --cov --cov-report=term --cov-fail-under=95
+NBVAL := --nbval
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help book serve test notebooks lint clean set-up constraints
+
+help: ## list what you can do
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)$$/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
+	  awk -F '\t' '{ printf "%-16s %s\n", $$1, $$2 }'
+
+book: $(INSTALLED) ## build the site into _build/html
+	@$(BIN)/python tools/site.py
+
+serve: $(INSTALLED) ## build the site if anything changed, and serve it on this machine
+	@$(BIN)/python tools/site.py --if-stale --serve
+
+test: $(INSTALLED) $(LINT) ## run every check: style, tests, each notebook against its outputs
+	@$(BIN)/python -m pytest $(COVERAGE)
+	@$(BIN)/python -m pytest $(NBVAL) --nbval-current-env book/*.ipynb
+
+notebooks: $(INSTALLED) ## execute the chapters that changed (ALL=1: all; ONLY=04: this one)
+	@$(BIN)/python tools/notebooks.py $(ONLY) $(if $(ALL),--all)
+
+lint: $(INSTALLED) ## check the style of the code
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+
+clean: ## delete what was built; the environment in .venv stays
+	rm -rf _build build dist runs .coverage .pytest_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+# Not listed: what the others need.
+set-up: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml $(if $(LAX),,constraints.txt) | $(BIN)/python
+	@echo "Installing the book's packages into $(VENV) (once, a few minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) \
+	  --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "No $(PYTHON) here. The book needs Python 3.11 or newer: make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "This is Python " + \
+	  sys.version.split()[0] + ". The book needs 3.11 or newer: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "This Python has no venv. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+# Write constraints.txt anew from what .venv holds now, its comment kept. To move to newer versions:
+# .venv/bin/python -m pip install --upgrade --upgrade-strategy eager -e '.[book,test,dev]'
+# first, then this, then `make notebooks ALL=1` and `make test`.
+constraints: | $(BIN)/python
+	@{ sed -n '/^#/p' constraints.txt; \
+	  $(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+.*//'; \
+	  } > constraints.new
+	@mv constraints.new constraints.txt
