@@ -17,8 +17,13 @@ from transformer_lit.data._packages import check_part, data_file
 
 PARTS = ("train", "validation", "test")
 LETTERS = "abcdefghijklmnopqrstuvwxyz'"
-VOWELS = tuple("AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split())
-CONSONANTS = tuple("B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH".split())
+# fmt: off
+VOWELS = ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
+CONSONANTS = (
+    "B", "CH", "D", "DH", "F", "G", "HH", "JH", "K", "L", "M", "N",
+    "NG", "P", "R", "S", "SH", "T", "TH", "V", "W", "Y", "Z", "ZH",
+)
+# fmt: on
 PHONEMES = tuple(sorted(VOWELS + CONSONANTS))
 
 # A word in lower case, the number of its variant, its phonemes; a comment is cut off before.
