@@ -21,6 +21,9 @@ COVERAGE := --cov --cov-report=term --cov-fail-under=95
 NBVAL := --nbval
 endif
 
+# Notebooks are compared in the environment that tools/notebooks.py executes them in.
+KERNEL := env -u MPLBACKEND CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=2 PYTHONHASHSEED=0
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help book serve test notebooks lint clean set-up constraints
@@ -37,7 +40,7 @@ serve: $(INSTALLED) ## build the site if anything changed, and serve it on this 
 
 test: $(INSTALLED) $(LINT) ## run every check: style, tests, each notebook against its outputs
 	@$(BIN)/python -m pytest $(COVERAGE)
-	@$(BIN)/python -m pytest $(NBVAL) --nbval-current-env book/*.ipynb
+	@$(KERNEL) $(BIN)/python -m pytest $(NBVAL) --nbval-current-env book/*.ipynb
 
 notebooks: $(INSTALLED) ## execute the chapters that changed (ALL=1: all; ONLY=04: this one)
 	@$(BIN)/python tools/notebooks.py $(ONLY) $(if $(ALL),--all)
