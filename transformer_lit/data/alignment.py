@@ -18,11 +18,10 @@ by their agreement with the words aligned by hand in `tests/data/alignments.txt`
 there: *-tion* comes out as `SH AH _ N`, the e of *-le* is silent in some words and said in
 others, and the ch of *match* is not silent after its t.
 
-Papers: Damper, Marchand, Marsters and Bazin, "Aligning text and phonemes for speech technology
-applications using an EM-like algorithm", 2005, https://doi.org/10.1007/s10772-005-2166-3 (letters
-with nulls); Jiampojamarn, Kondrak and Sherif, "Applying many-to-many alignments and hidden Markov
-models to letter-to-phoneme conversion", 2007, https://aclanthology.org/N07-1047 (chunks of two).
-The two fixed factors are ours.
+Papers: Damper, Marchand, Marsters and Bazin, "Aligning letters and phonemes for speech synthesis",
+2004, https://www.isca-archive.org/ssw_2004/damper04_ssw.html (letters with nulls); Jiampojamarn,
+Kondrak and Sherif, "Applying many-to-many alignments and hidden Markov models to letter-to-phoneme
+conversion", 2007, https://aclanthology.org/N07-1047 (chunks of two). The fixed factors are ours.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
