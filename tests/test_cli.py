@@ -29,9 +29,7 @@ def write_chapter(book, name, *cells, title="# A title", reading=7, running=15):
         metadata={
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
-            "transformer_lit": dict(
-                zip(("reading_minutes", "running_seconds"), times, strict=True)
-            ),
+            "transformer_lit": {"reading_minutes": reading, "running_seconds": running},
         },
     )
     book.mkdir(parents=True, exist_ok=True)
