@@ -70,14 +70,14 @@ def test_the_best_per_word_tagger_reaches_the_ceiling_on_a_sample():
             counts[word][tag] += p
     tagger = {word: tags.most_common(1)[0][0] for word, tags in counts.items()}
 
-    sentences = grammar.sample(20_011, seed=7)
+    sentences = grammar.sample(7_919, seed=7)
     hits = [sum(tagger[w] == t for w, t in zip(s.words, s.tags, strict=True)) for s in sentences]
     lengths = [len(s.words) for s in sentences]
     # A ratio of two means; its standard error over sentences by linearisation.
     accuracy = sum(hits) / sum(lengths)
     residues = [h - accuracy * n for h, n in zip(hits, lengths, strict=True)]
     error = sqrt(sum(r * r for r in residues)) / sum(lengths)
-    assert error < 0.002
+    assert error < 0.003
     assert abs(accuracy - grammar.per_word_ceiling()) < 4 * error
 
 
@@ -93,7 +93,7 @@ def test_sampling_is_seeded_and_follows_the_probabilities():
     assert grammar.sample(101, seed=3) != grammar.sample(101, seed=4)
     assert grammar.sample(0, seed=3) == []
     known = as_dict()
-    n = 20_011
+    n = 7_919
     drawn = Counter(sentence.words for sentence in grammar.sample(n, seed=11))
     assert all(words in known for words in drawn)
     for words in [("we", "saw", "her"), ("i", "fish"), ("the", "duck", "can", "fish")]:

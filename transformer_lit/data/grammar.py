@@ -155,14 +155,15 @@ def _trees(symbol: str) -> list[tuple[Tree, float]]:
 
 
 def _sentence(tree: Tree) -> Sentence:
-    leaves = _leaves(tree)
-    return Sentence(tuple(word for _, word in leaves), tuple(tag for tag, _ in leaves), tree)
-
-
-def _leaves(tree: Tree) -> list[tuple[str, str]]:
-    if isinstance(tree[1], str):
-        return [(tree[0], tree[1])]
-    return [leaf for part in tree[1:] for leaf in _leaves(part)]
+    words, tags, todo = [], [], [tree]
+    while todo:
+        label, *parts = todo.pop()
+        if isinstance(parts[0], str):
+            words.append(parts[0])
+            tags.append(label)
+        else:
+            todo += reversed(parts)
+    return Sentence(tuple(words), tuple(tags), tree)
 
 
 @cache

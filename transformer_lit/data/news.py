@@ -1,9 +1,11 @@
 """English news: 300 short documents of about 60,000 words.
 
+Headline stories that the Australian Broadcasting Corporation sent by mail.
+
 Source: the background corpus of Lee, Pincombe and Welsh, "An empirical evaluation of models of text
-document similarity", Proceedings of the Cognitive Science Society, 2005,
-https://escholarship.org/uc/item/48g155nq; the copy read here comes inside the package `gensim`,
-none of whose code is run.
+document similarity", Proceedings of the 27th Annual Conference of the Cognitive Science Society,
+2005; the copy read here comes inside the package `gensim`, https://pypi.org/project/gensim, none of
+whose code is run.
 """
 
 import re
