@@ -31,17 +31,27 @@ def dot_product_scores(
             the entries of ``q`` and ``k`` are independent with variance 1.
 
     Raises:
-        ValueError: if queries and keys differ in width or in their leading axes.
+        ValueError: if queries and keys differ in width or in their leading axes, or are empty.
     """
     _check(q, k, k)
     return q @ k.transpose(-2, -1) * (q.shape[-1] ** -0.5 if scale is None else scale)
 
 
 class AdditiveScores(nn.Module):
-    """Score with a small network instead of a product: ``v . tanh(W q + U k)``."""
+    """Score with a small network instead of a product: ``v . tanh(W q + U k)``.
+
+    Raises:
+        ValueError: if a width is below 1.
+    """
 
     def __init__(self, *, d_query: int, d_key: int, d_hidden: int):
         super().__init__()
+        if min(d_query, d_key, d_hidden) < 1:
+            raise ValueError(
+                "d_query, d_key and d_hidden must be at least 1, "
+                f"got {d_query}, {d_key} and {d_hidden}"
+            )
+        self.d_query, self.d_key = d_query, d_key
         self.q_proj = nn.Linear(d_query, d_hidden, bias=False)
         self.k_proj = nn.Linear(d_key, d_hidden, bias=False)
         self.v = nn.Linear(d_hidden, 1, bias=False)
@@ -49,7 +59,15 @@ class AdditiveScores(nn.Module):
     def forward(
         self, q: Float[Tensor, "*batch query d_query"], k: Float[Tensor, "*batch key d_key"]
     ) -> Scores:
-        """Score each query against each key; the two may differ in width."""
+        """Score each query against each key; the two may differ in width.
+
+        Raises:
+            ValueError: if a width is not the layer's, leading axes differ, or nothing is there.
+        """
+        _check_axes(queries=q, keys=k)
+        widths, expected = (q.shape[-1], k.shape[-1]), (self.d_query, self.d_key)
+        if widths != expected:
+            raise ValueError(f"queries and keys are {widths} wide, the layer expects {expected}")
         hidden = torch.tanh(self.q_proj(q)[..., :, None, :] + self.k_proj(k)[..., None, :, :])
         return self.v(hidden)[..., 0]
 
@@ -58,7 +76,7 @@ def softmax_weights(scores: Scores, mask: Mask | None = None) -> Scores:
     """Turn each row of scores into positive weights that sum to one.
 
     A query that may attend to nothing gets weights of zero, forward and backward: a softmax over
-    an empty set has no value, and NaN would spread through the whole batch.
+    an empty set has no value, and NaN would spread through all that follows.
 
     Raises:
         ValueError: if the mask is not boolean or does not fit the scores.
@@ -90,7 +108,8 @@ def explicit_attention(
         weigh: what turns scores and mask into weights; chapter 04 tries others than softmax.
 
     Raises:
-        ValueError: if widths, lengths or leading axes do not fit, or the mask doesn't.
+        ValueError: if widths, lengths or leading axes do not fit, one of them is zero, or the
+            mask does not fit.
     """
     _check(q, k, v)
     weights = weigh(dot_product_scores(q, k), mask)
@@ -115,10 +134,16 @@ def fused_attention(
 
 
 class SelfAttention(nn.Module):
-    """One head of self-attention: queries, keys and values all come from the same vectors."""
+    """One head of self-attention: queries, keys and values all come from the same vectors.
+
+    Raises:
+        ValueError: if a width is below 1.
+    """
 
     def __init__(self, *, d_model: int, d_head: int):
         super().__init__()
+        if min(d_model, d_head) < 1:
+            raise ValueError(f"d_model and d_head must be at least 1, got {d_model} and {d_head}")
         self.q_proj = nn.Linear(d_model, d_head)
         self.k_proj = nn.Linear(d_model, d_head)
         self.v_proj = nn.Linear(d_model, d_head)
@@ -133,8 +158,14 @@ class SelfAttention(nn.Module):
         """Mix the vectors of ``x``; the weights are returned only when asked for.
 
         Raises:
-            ValueError: if the mask is not boolean or does not fit ``(batch, seq, seq)``.
+            ValueError: if ``x`` is not ``d_model`` wide or is empty, or the mask is not boolean
+                or does not fit ``(batch, seq, seq)``.
         """
+        d_model = self.q_proj.in_features
+        if x.ndim != 3 or x.shape[-1] != d_model or x.numel() == 0:
+            raise ValueError(
+                f"x must be (batch, seq, {d_model}) and not empty, got shape {tuple(x.shape)}"
+            )
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if need_weights:
             return explicit_attention(q, k, v, mask)
@@ -165,12 +196,19 @@ def check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
+    _check_axes(queries=q, keys=k, values=v)
     if q.shape[-1] != k.shape[-1]:
         raise ValueError(f"queries are {q.shape[-1]} wide, keys {k.shape[-1]}: they must agree")
     if k.shape[-2] != v.shape[-2]:
         raise ValueError(f"there are {k.shape[-2]} keys and {v.shape[-2]} values: they must agree")
-    if not q.shape[:-2] == k.shape[:-2] == v.shape[:-2]:
-        raise ValueError(
-            f"leading axes must agree, got queries {tuple(q.shape[:-2])}, "
-            f"keys {tuple(k.shape[:-2])}, values {tuple(v.shape[:-2])}"
-        )
+
+
+def _check_axes(**named: Tensor) -> None:
+    for name, x in named.items():
+        if x.ndim < 2 or x.numel() == 0:
+            raise ValueError(
+                f"{name} must be (*batch, seq, width) and not empty, got shape {tuple(x.shape)}"
+            )
+    leading = {name: tuple(x.shape[:-2]) for name, x in named.items()}
+    if len(set(leading.values())) > 1:
+        raise ValueError(f"leading axes must agree, got {leading}")
