@@ -89,8 +89,10 @@ def one_hot(tokens: Int[Tensor, "*shape"], vocab_size: int) -> Float[Tensor, "*s
     """Give each id a vector of zeros with a single one, at the place of the id.
 
     Raises:
-        ValueError: if an id is negative or not below ``vocab_size``.
+        ValueError: if the ids are no integers, or one is negative or not below ``vocab_size``.
     """
+    if tokens.is_floating_point():  # 1.5 would match no place and become a vector of zeros
+        raise ValueError(f"ids must be integers, got {tokens.dtype}")
     if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size:
         raise ValueError(
             f"ids must lie in 0 .. {vocab_size - 1}, "
@@ -118,13 +120,18 @@ def pad(sequences: Sequence[Tensor], value: float = 0) -> Batch:
         value: what to fill with. For ids it should be that of ``PAD``, which is 0.
 
     Raises:
-        ValueError: if there are no sequences, one is empty, or their features differ.
+        ValueError: if there are no sequences, one is empty, or they differ in features or dtype.
     """
-    if not sequences:
+    if len(sequences) == 0:
         raise ValueError("cannot make a batch of no sequences")
+    if any(sequence.ndim == 0 for sequence in sequences):
+        raise ValueError("sequences must be (seq,) or (seq, features), got a single number")
     shapes = {tuple(sequence.shape[1:]) for sequence in sequences}
     if len(shapes) > 1:
         raise ValueError(f"sequences must agree in features, got feature shapes {sorted(shapes)}")
+    dtypes = {str(sequence.dtype) for sequence in sequences}
+    if len(dtypes) > 1:  # the first dtype would win, and 0.5 become 0 among integers
+        raise ValueError(f"sequences must agree in dtype, got {' and '.join(sorted(dtypes))}")
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     if 0 in lengths:
         empty = (lengths == 0).nonzero().flatten().tolist()

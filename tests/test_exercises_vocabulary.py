@@ -1,0 +1,143 @@
+"""Each check of chapter 01: the stub is not yet, the solution passes, a mistake gets its hint."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from transformer_lit.exercises import vocabulary as check
+from transformer_lit.vocabulary import real_positions
+
+
+def refused(verdict, hint):
+    assert not verdict
+    assert str(verdict).startswith("Not quite: ") and hint in str(verdict)
+
+
+def stub(*_):
+    pass
+
+
+def test_what_is_unwritten_is_not_yet():
+    for verdict in (check.distance(...), check.real_mean(stub), check.pad(stub)):
+        assert not verdict and str(verdict).startswith("Not yet: ")
+
+
+# ---- distance
+
+
+def test_the_distance_is_accepted_as_number_tensor_or_rounded():
+    for answer in (math.sqrt(2) / 3, torch.tensor(2.0).sqrt() / 3, 0.471):
+        assert check.distance(answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (math.sqrt(2), "each counts a third"),
+        (2 / 9, "Take its root"),
+        (2 / 3, "Square them first"),
+        (0.707, "not two"),
+        (0, "differ at two places"),
+        (17, "17 is not it"),
+        ("far", "ValueError"),
+    ],
+)
+def test_a_wrong_distance_gets_its_hint(answer, hint):
+    refused(check.distance(answer), hint)
+
+
+# ---- real_mean
+
+
+def solution_mean(values, lengths):
+    real = real_positions(lengths, values.shape[1])[..., None]
+    return (values * real).sum(1) / lengths[:, None]
+
+
+def test_the_mean_over_real_positions_passes():
+    assert check.real_mean(solution_mean)
+    assert check.real_mean(
+        lambda values, lengths: torch.stack(
+            [row[:length].mean(0) for row, length in zip(values, lengths, strict=True)]
+        )
+    )
+
+
+def masked(values, lengths):
+    return values * real_positions(lengths, values.shape[1])[..., None]
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (lambda v, n: v.mean(1), "padded positions count"),
+        (lambda v, n: masked(v, n).mean(1), "divided by seq"),
+        (lambda v, n: masked(v, n).sum(1), "Divide it by the length"),
+        (lambda v, n: v.sum(1) / n[:, None], "padding is summed as well"),
+        (lambda v, n: masked(v, n).sum((0, 1)) / n.sum(), "one mean for the whole batch"),
+        (
+            lambda v, n: masked(v, n).sum(1, keepdim=True) / n[:, None, None],
+            "axis of size one",
+        ),
+        (lambda v, n: masked(v, n).sum(2) / n[:, None], "should have shape (3, 2), got (3, 5)"),
+        (lambda v, n: (v - masked(v, n)).sum(1) / n[:, None], "not the means"),
+        (lambda v, n: [0.0], "should be a tensor, got list"),
+    ],
+)
+def test_a_wrong_mean_gets_its_hint(answer, hint):
+    refused(check.real_mean(answer), hint)
+
+
+# ---- pad
+
+
+def solution_pad(sequences):
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    values = torch.zeros(len(sequences), int(lengths.max()), sequences[0].shape[1])
+    for row, sequence in zip(values, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return values, lengths
+
+
+def lengths_of(sequences):
+    return torch.tensor([len(sequence) for sequence in sequences])
+
+
+def front(sequences):
+    values = pad_sequence([sequence.flip(0) for sequence in sequences], True).flip(1)
+    return values, lengths_of(sequences)
+
+
+def cut(sequences):
+    shortest = int(lengths_of(sequences).min())
+    return torch.stack([sequence[:shortest] for sequence in sequences]), lengths_of(sequences)
+
+
+def mixed_up(sequences):
+    return pad_sequence(sequences, True).flip(0), lengths_of(sequences)
+
+
+def test_padding_by_hand_passes():
+    assert check.pad(solution_pad)
+    assert check.pad(lambda s: (pad_sequence(s, True), [len(one) for one in s]))
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (front, "at the front"),
+        (lambda s: (pad_sequence(s, True, -1), lengths_of(s)), "filled with -1, not 0"),
+        (lambda s: pad_sequence(s, True), "(values, lengths)"),
+        (lambda s: (pad_sequence(s, True), lengths_of(s), 0), "got 3"),
+        (cut, "cut to the shortest"),
+        (lambda s: (pad_sequence(s), lengths_of(s)), "batch comes first"),
+        (lambda s: (pad_sequence(s, True)[..., 0], lengths_of(s)), "should have shape (3, 5, 2)"),
+        (lambda s: (s, lengths_of(s)), "values should be a tensor, got list"),
+        (mixed_up, "row i starts with sequence i"),
+        (lambda s: (pad_sequence(s, True), [5, 5, 5]), "[3, 1, 5], got [5, 5, 5]"),
+    ],
+)
+def test_wrong_padding_gets_its_hint(answer, hint):
+    refused(check.pad(answer), hint)
