@@ -232,8 +232,8 @@ def execute(notebook: nbformat.NotebookNode, name: str, root: Path = ROOT) -> fl
         ChapterError: a cell raised, ran too long or ended the kernel; names chapter and cell.
     """
     cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-    started = None
     current = None
+    started = ended = 0.0
 
     def start(notebook):
         nonlocal started
@@ -242,6 +242,11 @@ def execute(notebook: nbformat.NotebookNode, name: str, root: Path = ROOT) -> fl
     def enter(cell, cell_index):
         nonlocal current
         current = cell
+
+    def leave(cell, cell_index, execute_reply):
+        nonlocal ended
+        ended = time.perf_counter()
+        bar.update()
 
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -258,7 +263,7 @@ def execute(notebook: nbformat.NotebookNode, name: str, root: Path = ROOT) -> fl
             resources={"metadata": {"path": folder}},
             on_notebook_start=start,
             on_cell_execute=enter,
-            on_cell_executed=lambda **_: bar.update(),
+            on_cell_executed=leave,
         )
         client.owns_km = True  # so that it ends the kernel it was given
         try:
@@ -273,7 +278,7 @@ def execute(notebook: nbformat.NotebookNode, name: str, root: Path = ROOT) -> fl
                 number = next(i for i, cell in enumerate(cells, 1) if cell is current)
                 where = f", cell [{number}] ({current.source.strip().splitlines()[0]!r})"
             raise ChapterError(f"{name}.md{where}: {message}") from None
-        return time.perf_counter() - started
+        return ended - started
 
 
 def tidy(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
@@ -313,8 +318,8 @@ def record(target: Path) -> dict:
     return dict(nbformat.read(target, as_version=4).metadata.get(PACKAGE, {}))
 
 
-def build(source: Path, root: Path = ROOT, retime: bool = False) -> Path:
-    """Execute one chapter and write its notebook beside it.
+def build(source: Path, root: Path = ROOT, retime: bool = False) -> float:
+    """Execute one chapter and write its notebook beside it; return the seconds its cells took.
 
     Raises:
         ChapterError: see `execute`; the notebook that was there stays as it was.
@@ -333,7 +338,7 @@ def build(source: Path, root: Path = ROOT, retime: bool = False) -> Path:
         "source": print_of_source,
     }
     write(tidy(notebook, source.stem), target)
-    return target
+    return measured
 
 
 def main(argv: list[str] | None = None, book: Path = ROOT / "book", root: Path = ROOT) -> int:
@@ -365,11 +370,12 @@ def main(argv: list[str] | None = None, book: Path = ROOT / "book", root: Path =
             print("nothing changed: every notebook is up to date")
     for path in chosen:
         try:
-            target = build(path, root, options.retime)
+            measured = build(path, root, options.retime)
         except ChapterError as error:
             print(f"failed: {error}", file=sys.stderr)
             return 1
-        print(f"{target.name}: {record(target)['running_seconds']} s")
+        written = record(path.with_suffix(".ipynb"))["running_seconds"]
+        print(f"{path.stem}.ipynb: took {measured:.1f} s, says {written} s")
     return 0
 
 
