@@ -2,6 +2,8 @@ import pytest
 import torch
 from jaxtyping import config
 
+pytest_plugins = ["tests.browser"]  # site, visit: the built site in a browser
+
 
 @pytest.fixture(autouse=True)
 def seeded():

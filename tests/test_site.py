@@ -1,0 +1,287 @@
+import functools
+import importlib.util
+import json
+import pathlib
+import re
+import shutil
+import sys
+import tomllib
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import bs4
+import pytest
+import yaml
+from sphinxcontrib import katex
+
+from tests.browser import ROOT, load_tool
+from transformer_lit.explorables import Explorable
+
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+LISTED = [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
+CHAPTERS = [pathlib.Path(file).stem for file in LISTED if file.endswith(".ipynb")]
+PAGES = ["index.html", "search.html", "genindex.html", "404.html"]
+PAGES += [str(pathlib.Path(file).with_suffix(".html")) for file in LISTED]
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+
+
+@functools.cache
+def parse(path):
+    return bs4.BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+@pytest.fixture
+def pages(site):
+    """Every page that was built, parsed."""
+    built = [path for path in site.folder.rglob("*.html") if "_static" not in path.parts]
+    return {path: parse(path) for path in built}
+
+
+# --- the list of pages and the addresses -----------------------------------------------------
+
+
+def test_every_chapter_file_is_listed():
+    written = {path.stem for path in (ROOT / "book").glob("[0-9][0-9]-*.md")}
+    assert written == set(CHAPTERS)
+    assert sorted(CHAPTERS) == CHAPTERS
+
+
+def test_every_listed_page_is_built_and_no_other(site, pages):
+    assert {path.relative_to(site.folder).as_posix() for path in pages} == set(PAGES)
+
+
+def test_the_repository_has_one_address():
+    assert CONFIG["repository"]["url"] == REPOSITORY
+    for name in CHAPTERS:
+        cells = json.loads((ROOT / "book" / f"{name}.ipynb").read_text())["cells"]
+        set_up = next("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+        assert re.findall(r"git\+(\S+?)\"?$", set_up, re.MULTILINE) == [REPOSITORY], name
+
+
+def test_katex_has_one_version():
+    package = json.loads((ROOT / "package.json").read_text())
+    assert package["dependencies"]["katex"] == katex.katex_version
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_opens_in_colab_on_binder_and_as_a_file(site, name):
+    page = parse(site.folder / "book" / f"{name}.html")
+    links = {link["href"] for link in page.select(".bd-header-article a[href]")}
+    path = REPOSITORY.removeprefix("https://github.com/")
+    assert f"https://colab.research.google.com/github/{path}/blob/main/book/{name}.ipynb" in links
+    binder = f"https://mybinder.org/v2/gh/{path}/main?urlpath=lab/tree/book/{name}.ipynb"
+    assert binder in links
+    assert f"../_sources/book/{name}.ipynb" in links
+    served = site.folder / "_sources" / "book" / f"{name}.ipynb"
+    assert served.read_bytes() == (ROOT / "book" / f"{name}.ipynb").read_bytes()
+
+
+# --- what stands in the pages ----------------------------------------------------------------
+
+
+def test_every_link_within_the_site_leads_somewhere(site, pages):
+    lost = []
+    for path, page in pages.items():
+        for element in page.select("[href], [src]"):
+            address = urllib.parse.urlsplit(element.get("href") or element.get("src") or "")
+            if address.scheme or address.netloc or not (address.path or address.fragment):
+                continue
+            inside = urllib.parse.unquote(address.path)
+            if inside.startswith("/"):  # the page for missing ones is shown at any depth
+                target = site.folder / inside.removeprefix("/transformer_lit/")
+            else:
+                target = (path.parent / inside).resolve() if inside else path
+            target = target / "index.html" if target.is_dir() else target
+            anchor = urllib.parse.unquote(address.fragment)
+            found = target.exists() and (
+                not anchor or target.suffix != ".html" or parse(target).find(id=anchor)
+            )
+            if not found:
+                lost.append(f"{path.relative_to(site.folder)}: {urllib.parse.urlunsplit(address)}")
+    assert not lost
+
+
+def test_nothing_is_loaded_from_another_host(site, pages):
+    loads = "script[src], img, iframe, source, video, audio, object, link[rel~=stylesheet], "
+    loads += "link[rel~=icon], link[rel~=preload], link[rel~=preconnect]"
+    for path, page in pages.items():
+        for element in page.select(loads):
+            for name in ("src", "href", "srcset", "data"):
+                assert not re.match(r"(https?:)?//", element.get(name, "")), (path, element)
+    for styles in site.folder.rglob("*.css"):
+        text = styles.read_text(encoding="utf-8")
+        assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", text), styles
+
+
+def test_figures_have_words_for_those_who_cannot_see_them(pages):
+    for path, page in pages.items():
+        for image in page.select("article img"):
+            alt = image.get("alt", "").strip()
+            assert alt and not alt.endswith((".svg", ".png")), (path, image)
+        for figure in page.select("article figure"):
+            assert figure.figcaption and figure.figcaption.get_text(strip=True), (path, figure)
+
+
+def test_formulas_are_rendered(pages):
+    assert sum(len(page.select(".katex")) for page in pages.values()) > 10
+    for path, page in pages.items():
+        assert not page.select(".katex-error"), path
+        prose = bs4.BeautifulSoup(str(page.article or ""), "html.parser")
+        for other in prose.select("pre, code, script, style, .katex"):
+            other.decompose()
+        assert not re.search(r"\\[(\[]|\$\$|\$[^$\n]+\$", prose.get_text()), path
+
+
+def test_every_page_says_what_it_is(pages):
+    for path, page in pages.items():
+        assert page.html["lang"] == "en", path
+        assert page.title.get_text(strip=True), path
+        assert len(page.select("meta[name=viewport]")) == 1, path
+        for meta in page.select("meta[name=description]"):
+            assert len(meta["content"]) <= 200 and "\\" not in meta["content"], path
+
+
+def test_finishing_twice_changes_nothing(pages):
+    tool = load_tool()
+    for path in pages:
+        html = path.read_text(encoding="utf-8")
+        assert "fontawesome.js" not in html
+        assert tool.finish(html) == html, path
+
+
+def test_a_warning_stops_the_build(site, tmp_path, capfd):
+    for name in ("_config.yml", "package.json"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "book" / "assets", tmp_path / "book" / "assets")
+    shutil.copy(ROOT / "book" / "references.bib", tmp_path / "book")
+    (tmp_path / "node_modules").symlink_to(ROOT / "node_modules")
+    (tmp_path / "_toc.yml").write_text("{format: jb-book, root: index}")
+    (tmp_path / "index.md").write_text("# A book\n\nA [lost](lost.md) link.\n")
+    with pytest.raises(SystemExit, match="not built"):
+        load_tool().build(tmp_path)
+    assert "lost" in capfd.readouterr().err
+
+
+def test_a_missing_page_is_answered_by_the_sites_own(site):
+    with pytest.raises(urllib.error.HTTPError) as answer:
+        urllib.request.urlopen(f"{site.address}book/no-such-page.html")
+    assert answer.value.code == 404
+    assert b"/transformer_lit/_static/" in answer.value.read()
+
+
+# --- in a browser ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES)
+def test_page_in_browser(visit, path, theme):
+    visited = visit(path, theme=theme)
+    assert visited.page.evaluate("document.documentElement.dataset.theme") == theme
+    assert not visited.sideways()
+    assert not visited.barriers()
+    visited.resize(390)
+    assert not visited.sideways()
+    assert not visited.problems
+
+
+def test_the_search_finds_a_word_of_the_book(visit):
+    visited = visit("search.html?q=softmax")
+    visited.page.wait_for_selector("#search-results li a")
+    assert not visited.problems
+
+
+# --- explorables on a page without a kernel --------------------------------------------------
+
+COUNTER_PY = """
+import traitlets
+from transformer_lit.explorables import Explorable
+
+class Counter(Explorable):
+    count = traitlets.Int(3).tag(sync=True)
+"""
+COUNTER_JS = """
+function render({ model, el }) {
+  const button = document.createElement("button");
+  const show = () => { button.textContent = `count: ${model.get("count")}`; };
+  button.addEventListener("click", () => {
+    model.set("count", model.get("count") + 1);
+    model.save_changes();
+    if (model.get("count") === 7) model.off("change:count", show);
+  });
+  model.on("change:count", show);
+  show();
+  el.classList.add("explorable");
+  el.append(button);
+}
+export default { initialize({ model }) { model.set("count", model.get("count") + 1); }, render };
+"""
+
+
+@pytest.fixture
+def counter(tmp_path, monkeypatch):
+    """A small explorable of two files, as chapters have them."""
+    (tmp_path / "counter.py").write_text(COUNTER_PY)
+    (tmp_path / "counter.js").write_text(COUNTER_JS)
+    spec = importlib.util.spec_from_file_location("counter", tmp_path / "counter.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "counter", module)
+    spec.loader.exec_module(module)
+    return module.Counter
+
+
+def saved_page(tmp_path, widgets, views):
+    """A page as myst-nb writes it, opened from a file."""
+    state = {
+        name: {"model_module": "anywidget", "model_name": "AnyModel", "state": widget}
+        for name, widget in widgets.items()
+    }
+    shutil.copy(ROOT / "book" / "assets" / "explorables.js", tmp_path)
+    kind = "application/vnd.jupyter.widget"
+    document = ["<!doctype html><html lang='en'><head><title>Saved</title>"]
+    saved = json.dumps({"state": state, "version_major": 2})
+    document += [f"<script type='{kind}-state+json'>{saved}</script>"]
+    document += ["<script defer src='explorables.js'></script></head><body>"]
+    for name in views:
+        view = json.dumps({"model_id": name, "version_major": 2})
+        document += [f"<div><script type='{kind}-view+json'>{view}</script></div>"]
+    (tmp_path / "saved.html").write_text("\n".join(document))
+    return (tmp_path / "saved.html").as_uri()
+
+
+def test_saved_views_share_their_state(visit, tmp_path, counter):
+    address = saved_page(tmp_path, {"a": counter(count=4).get_state()}, ["a", "a"])
+    visited = visit(address)
+    first, second = visited.page.get_by_role("button").all()
+    assert first.inner_text() == second.inner_text() == "count: 5"  # initialised once
+    first.click()
+    assert first.inner_text() == second.inner_text() == "count: 6"
+    second.press("Enter")
+    assert second.inner_text() == "count: 7"
+    second.click()  # it switched its own listener off
+    assert (first.inner_text(), second.inner_text()) == ("count: 8", "count: 7")
+    assert visited.page.locator("style[data-explorable]").count() == 1
+    assert not visited.problems
+
+
+def test_a_broken_explorable_says_so_and_spares_the_others(visit, tmp_path, counter):
+    broken = counter().get_state() | {"_esm": "export default { render() { throw Error('no') } }"}
+    widgets = {"a": counter().get_state(), "b": broken}
+    visited = visit(saved_page(tmp_path, widgets, ["b", "lost", "a"]))
+    said = [alert.inner_text() for alert in visited.page.get_by_role("alert").all()]
+    assert said == [
+        "This figure could not be drawn: no",
+        "This figure could not be drawn: no saved explorable with the id lost",
+    ]
+    assert visited.page.get_by_role("button").inner_text() == "count: 4"
+
+
+def test_an_explorable_is_saved_the_same_every_time(counter):
+    assert repr(counter()) == "Counter()"
+    assert "--query" in counter().get_state()["_css"]
+
+
+def test_an_explorable_without_its_script_is_refused():
+    with pytest.raises(ValueError, match=r"Lonely needs its script in .*test_site\.js"):
+        type("Lonely", (Explorable,), {"__module__": __name__})
