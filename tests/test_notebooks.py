@@ -111,7 +111,7 @@ def small(tmp_path_factory):
 
 def differences(first, second):
     """The first lines that differ; pytest's own comparison of two notebooks takes minutes."""
-    pairs = itertools.zip_longest(first.splitlines(), second.splitlines())
+    pairs = itertools.zip_longest(first.splitlines(True), second.splitlines(True))
     return [pair for pair in pairs if pair[0] != pair[1]][:3]
 
 
