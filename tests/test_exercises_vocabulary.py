@@ -20,7 +20,7 @@ def stub(*_):
 
 
 def test_what_is_unwritten_is_not_yet():
-    for verdict in (check.distance(...), check.real_mean(stub), check.pad(stub)):
+    for verdict in (check.distance(...), check.real_max(stub), check.pad(stub)):
         assert not verdict and str(verdict).startswith("Not yet: ")
 
 
@@ -48,46 +48,42 @@ def test_a_wrong_distance_gets_its_hint(answer, hint):
     refused(check.distance(answer), hint)
 
 
-# ---- real_mean
+# ---- real_max
 
 
-def solution_mean(values, lengths):
-    real = real_positions(lengths, values.shape[1])[..., None]
-    return (values * real).sum(1) / lengths[:, None]
+def hidden(values, lengths):
+    return ~real_positions(lengths, values.shape[1])[..., None]
 
 
-def test_the_mean_over_real_positions_passes():
-    assert check.real_mean(solution_mean)
-    assert check.real_mean(
+def solution_max(values, lengths):
+    return values.masked_fill(hidden(values, lengths), -math.inf).amax(1)
+
+
+def test_the_maximum_over_real_positions_passes():
+    assert check.real_max(solution_max)
+    assert check.real_max(
         lambda values, lengths: torch.stack(
-            [row[:length].mean(0) for row, length in zip(values, lengths, strict=True)]
+            [row[:length].amax(0) for row, length in zip(values, lengths, strict=True)]
         )
     )
-
-
-def masked(values, lengths):
-    return values * real_positions(lengths, values.shape[1])[..., None]
 
 
 @pytest.mark.parametrize(
     ("answer", "hint"),
     [
-        (lambda v, n: v.mean(1), "padded positions count"),
-        (lambda v, n: masked(v, n).mean(1), "divided by seq"),
-        (lambda v, n: masked(v, n).sum(1), "Divide it by the length"),
-        (lambda v, n: v.sum(1) / n[:, None], "padding is summed as well"),
-        (lambda v, n: masked(v, n).sum((0, 1)) / n.sum(), "one mean for the whole batch"),
-        (
-            lambda v, n: masked(v, n).sum(1, keepdim=True) / n[:, None, None],
-            "axis of size one",
-        ),
-        (lambda v, n: masked(v, n).sum(2) / n[:, None], "should have shape (3, 2), got (3, 5)"),
-        (lambda v, n: (v - masked(v, n)).sum(1) / n[:, None], "not the means"),
+        (lambda v, n: v.amax(1), "padded positions take part"),
+        (lambda v, n: (v * ~hidden(v, n)).amax(1), "hidden positions became 0"),
+        (lambda v, n: v.masked_fill(~hidden(v, n), -math.inf).amax(1), "is the mask inverted"),
+        (lambda v, n: v.masked_fill(hidden(v, n), -1.0).amax(1), "not the largest values"),
+        (lambda v, n: v.masked_fill(hidden(v, n), -math.inf).max(1), "Return the values"),
+        (lambda v, n: solution_max(v, n).amax(0), "one result for the whole batch"),
+        (lambda v, n: solution_max(v, n)[:, None], "axis of size one"),
+        (lambda v, n: v.amax(2), "should have shape (3, 2), got (3, 5)"),
         (lambda v, n: [0.0], "should be a tensor, got list"),
     ],
 )
-def test_a_wrong_mean_gets_its_hint(answer, hint):
-    refused(check.real_mean(answer), hint)
+def test_a_wrong_maximum_gets_its_hint(answer, hint):
+    refused(check.real_max(answer), hint)
 
 
 # ---- pad

@@ -45,32 +45,35 @@ def distance(answer):
 
 
 @exercise
-def real_mean(answer):
-    """Check a function from a padded batch and its lengths to the means of its sequences."""
-    parts = _sequences()
+def real_max(answer):
+    """Check a function from a padded batch and its lengths to the largest real values."""
+    parts = [-1 - sequence.abs() for sequence in _sequences()]  # all negative: zero would win
     values, lengths = reference(parts, 100.0)
-    expected = torch.stack([part.mean(0) for part in parts])
-    zeros = values.where(values != 100, 0)
+    expected = torch.stack([part.amax(0) for part in parts])
     found = answer(values.clone(), lengths.clone())
-    if isinstance(found, torch.Tensor) and found.shape == (2,):
-        raise Mistake("that is one mean for the whole batch. Each sequence has its own.")
-    if isinstance(found, torch.Tensor) and found.shape == (len(parts), 1, 2):
-        raise Mistake("an axis of size one is left over. Sum over seq without keepdim.")
-    _expect_tensor(found, (len(parts), 2), "the result")
-    if torch.allclose(found, expected, atol=1e-5):
-        return
-    if torch.allclose(found, values.mean(1), atol=1e-5):
-        raise Mistake("padded positions count as if they were real. Use the lengths.")
-    if torch.allclose(found, zeros.mean(1), atol=1e-5):
-        raise Mistake("the sum is right, but it is divided by seq instead of by the length.")
-    if torch.allclose(found, zeros.sum(1), atol=1e-5):
-        raise Mistake("that is the sum over the real positions. Divide it by the length.")
-    if torch.allclose(found, values.sum(1) / lengths[:, None], atol=1e-3):
+    if isinstance(found, tuple) and len(found) == 2:
         raise Mistake(
-            "it is divided by the length, but padding is summed as well. It need not be zero: "
-            "the check fills with 100."
+            "max(dim=...) returns values and their places. Return the values, or use amax."
         )
-    raise Mistake("these are not the means over the real positions.")
+    if isinstance(found, torch.Tensor) and found.shape == (2,):
+        raise Mistake("that is one result for the whole batch. Each sequence has its own.")
+    if isinstance(found, torch.Tensor) and found.shape == (len(parts), 1, 2):
+        raise Mistake("an axis of size one is left over. Take the maximum without keepdim.")
+    _expect_tensor(found, (len(parts), 2), "the result")
+    if torch.equal(found, expected):
+        return
+    if found.isinf().any():
+        raise Mistake(
+            "an infinity comes out: is the mask inverted, so that real positions are hidden?"
+        )
+    if torch.equal(found, values.amax(1)):
+        raise Mistake("padded positions take part. The check fills them with 100.")
+    if torch.equal(found, values.where(values != 100, 0).amax(1)):
+        raise Mistake(
+            "hidden positions became 0, which is larger than every negative number. Fill them "
+            "with something smaller than all."
+        )
+    raise Mistake("these are not the largest values among the real positions.")
 
 
 @exercise
