@@ -1,0 +1,169 @@
+import math
+import re
+
+import pytest
+import torch
+import traitlets
+
+from transformer_lit.explorables.attention import AttentionExplorable
+
+WORDS = ["money", "bank", "grows"]
+VECTORS = [[2.0, 0.5], [1.5, 1.0], [-0.5, 1.5]]
+
+
+def test_one_word_attends_by_hand():
+    # Scores of the query (1, 0): 1, 0, 0 over sqrt(2), times sqrt(2) by the temperature.
+    shown = AttentionExplorable(
+        WORDS, [[1, 0], [0, 1], [0, 2]], query=0, temperature=1 / math.sqrt(2)
+    )
+    output, weights = shown.attend()
+    e = math.e
+    torch.testing.assert_close(weights, torch.tensor([e, 1, 1]) / (e + 2))
+    torch.testing.assert_close(output, torch.tensor([e, 3]) / (e + 2))
+
+
+def test_a_cold_softmax_looks_one_word_up():
+    output, weights = AttentionExplorable(WORDS, VECTORS, query=1, temperature=0.01).attend()
+    assert weights.argmax() == 0 and weights.max() > 0.999
+    torch.testing.assert_close(output, torch.tensor(VECTORS[0]), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"words": WORDS[:2], "vectors": VECTORS[:2]}, "3"),
+        ({"words": ["a"] * 7, "vectors": [[0, 0]] * 7}, "6"),
+        ({"words": [*WORDS, "fast"]}, "4 words"),
+        ({"vectors": [[1, 2, 3]] * 3}, "2"),
+        ({"vectors": [[4, 0], [0, 0], [0, 0]]}, r"4\.0"),
+        ({"vectors": [[math.nan, 0], [0, 0], [0, 0]]}, "nan"),
+        ({"query": 3}, "got 3"),
+        ({"query": -1}, "got -1"),
+        ({"temperature": 0.0}, r"got 0\.0"),
+        ({"temperature": math.nan}, "got nan"),
+    ],
+)
+def test_bad_input_is_refused(change, message):
+    given = {"words": WORDS, "vectors": VECTORS} | change
+    with pytest.raises(traitlets.TraitError, match=message):
+        AttentionExplorable(**given)
+
+
+class Shown:
+    """The explorable of chapter 04 as it stands on the page."""
+
+    def __init__(self, page):
+        self.root = page.locator(".explorable.attention").first
+
+    def numbers(self, part):
+        return [float(text) for text in self.root.locator(part).all_inner_texts()]
+
+    def agrees(self):
+        """Compare every number on the page with the package's."""
+        vectors = [
+            [float(cell.input_value()) for cell in row.locator("input[type=number]").all()]
+            for row in self.root.locator("tbody tr").all()
+        ]
+        radios = self.root.locator("input[type=radio]").all()
+        [query] = [j for j, radio in enumerate(radios) if radio.is_checked()]
+        words = self.root.locator("tbody th").all_inner_texts()
+        temperature = float(self.root.locator("output").inner_text())
+        expected = AttentionExplorable(words, vectors, query=query, temperature=temperature)
+        output, weights = expected.attend()
+        mixture = self.root.locator(".mixture").inner_text()
+        shown = [float(x) for x in re.search(r"\((.+), (.+)\)", mixture).groups()]
+        x = torch.tensor(vectors)
+        torch.testing.assert_close(
+            torch.tensor(self.numbers(".score")), x @ x[query] / 2**0.5, atol=1e-3, rtol=0
+        )
+        torch.testing.assert_close(
+            torch.tensor(self.numbers(".number")), weights, atol=1e-3, rtol=0
+        )
+        torch.testing.assert_close(torch.tensor(shown), output, atol=1e-3, rtol=0)
+        return True
+
+
+@pytest.fixture
+def explorable(visit):
+    def show(**how):
+        visited = visit("book/04-self-attention.html", **how)
+        return visited, Shown(visited.page)
+
+    return show
+
+
+def test_the_page_shows_the_packages_numbers(explorable):
+    visited, shown = explorable()
+    assert shown.agrees()
+    assert not visited.problems
+
+
+def test_typed_numbers_move_everything(explorable):
+    visited, shown = explorable()
+    before = shown.numbers(".number")
+    field = shown.root.locator("input[type=number]").nth(2)
+    field.fill("-1.25")
+    assert shown.numbers(".number") != before
+    assert shown.agrees()
+    field.fill("77")  # beyond the plane: it stays at the edge
+    field.blur()
+    assert field.input_value() == "3"
+    assert shown.agrees()
+    assert not visited.problems
+
+
+def test_the_keyboard_is_enough(explorable):
+    visited, shown = explorable()
+    keyboard = visited.page.keyboard
+    before = [radio.is_checked() for radio in shown.root.locator("input[type=radio]").all()]
+    shown.root.locator("input[type=radio]:checked").focus()
+    keyboard.press("ArrowDown")
+    assert [r.is_checked() for r in shown.root.locator("input[type=radio]").all()] != before
+    assert shown.agrees()
+    keyboard.press("Tab")
+    keyboard.press("ArrowUp")  # a number field: one step up
+    assert shown.agrees()
+    for _ in range(12):  # onwards to the slider and the buttons, in the order of the page
+        keyboard.press("Tab")
+        if visited.page.evaluate("document.activeElement.type") == "range":
+            break
+    keyboard.press("Home")
+    assert shown.root.locator("output").inner_text() == "0.05"
+    assert shown.agrees()
+    keyboard.press("Tab")
+    keyboard.press("Enter")
+    assert shown.root.locator("tbody tr").count() == len(before) + 1
+    assert shown.agrees()
+    assert not visited.problems
+
+
+def test_words_come_and_go_between_three_and_six(explorable):
+    _, shown = explorable()
+    add, remove = shown.root.locator(".add"), shown.root.locator(".remove")
+    while add.is_enabled():
+        add.click()
+    assert shown.root.locator("tbody tr").count() == 6
+    shown.root.locator("input[type=radio]").nth(5).check()
+    assert shown.agrees()
+    while remove.is_enabled():
+        remove.click()
+        assert shown.agrees()
+    assert shown.root.locator("tbody tr").count() == 3
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
+def test_a_word_is_dragged(explorable, theme, width):
+    visited, shown = explorable(theme=theme, width=width)
+    dot = shown.root.locator("circle.word").first
+    dot.scroll_into_view_if_needed()
+    box = dot.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    before = shown.root.locator("input[type=number]").first.input_value()
+    visited.page.mouse.move(x, y)
+    visited.page.mouse.down()
+    visited.page.mouse.move(x - 40, y + 30, steps=3)
+    visited.page.mouse.up()
+    assert shown.root.locator("input[type=number]").first.input_value() != before
+    assert shown.agrees()
+    assert not visited.sideways()
+    assert not visited.problems
