@@ -9,7 +9,13 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from transformer_lit.attention import Mask, SelfAttention, explicit_attention, fused_attention
+from transformer_lit.attention import (
+    Mask,
+    SelfAttention,
+    check_mask,
+    explicit_attention,
+    fused_attention,
+)
 
 
 class MultiHeadAttention(nn.Module):
@@ -27,7 +33,8 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         if n_heads < 1 or d_model < 1 or d_model % n_heads:
             raise ValueError(
-                f"n_heads must divide d_model: {n_heads} heads cannot share a width of {d_model}"
+                "n_heads must be at least 1 and divide d_model, "
+                f"got {n_heads} heads for a width of {d_model}"
             )
         self.n_heads = n_heads
         self.q_proj = nn.Linear(d_model, d_model)
@@ -44,16 +51,19 @@ class MultiHeadAttention(nn.Module):
     ) -> tuple[Float[Tensor, "batch seq d_model"], Float[Tensor, "batch heads seq seq"] | None]:
         """Let every head mix the vectors of ``x``, join the results and project them.
 
+        Where nothing may be attended to, the heads give zeros and the output is the bias of
+        ``out_proj``.
+
         Args:
             x: the vectors.
             mask: True = may attend; ``(batch or 1, heads or 1, query or 1, key or 1)``.
             need_weights: also return each head's weights, at the price of the explicit form.
 
         Raises:
-            ValueError: if the width of ``x`` is not ``d_model``, or the mask does not fit.
+            ValueError: if ``x`` is not ``d_model`` wide or is empty, or the mask is not boolean
+                or does not fit.
         """
-        if x.shape[-1] != self.q_proj.in_features:
-            raise ValueError(f"x is {x.shape[-1]} wide, the layer {self.q_proj.in_features}")
+        _check_input(x, self.q_proj.in_features)
         q, k, v = (
             rearrange(proj(x), "batch seq (heads d) -> batch heads seq d", heads=self.n_heads)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
@@ -68,8 +78,8 @@ class MultiHeadAttention(nn.Module):
 class SeparateHeads(nn.Module):
     """Heads with projections of their own, of any width: the paper's formula read literally.
 
-    With ``d_head = d_model / n_heads`` it computes what ``MultiHeadAttention`` does (``split``
-    shows it); wider heads cost more.
+    With ``d_head = d_model / n_heads`` it can hold the same function as ``MultiHeadAttention``
+    (``split`` makes it); wider heads cost more.
 
     Raises:
         ValueError: if a size is below 1.
@@ -90,20 +100,34 @@ class SeparateHeads(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch seq d_model"], *, mask: Mask | None = None
     ) -> Float[Tensor, "batch seq d_model"]:
-        """Run the heads one by one, join and project; ``mask`` is ``(batch, seq, seq)``."""
-        return self.out_proj(torch.cat([head(x, mask=mask)[0] for head in self.heads], dim=-1))
+        """Run the heads one after another, join and project.
+
+        Args and errors are those of ``MultiHeadAttention.forward``.
+        """
+        _check_input(x, self.out_proj.out_features)
+        masks = [None] * len(self.heads)
+        if mask is not None:
+            check_mask(mask, (len(x), len(self.heads), x.shape[1], x.shape[1]))
+            masks = mask.expand(-1, len(self.heads), -1, -1).unbind(1)
+        mixed = [head(x, mask=m)[0] for head, m in zip(self.heads, masks, strict=True)]
+        return self.out_proj(torch.cat(mixed, dim=-1))
 
     @classmethod
     def split(cls, whole: MultiHeadAttention) -> "SeparateHeads":
         """Cut the projections of ``whole`` into one piece per head: the same function."""
-        d_model = whole.out_proj.in_features
-        d_head = d_model // whole.n_heads
-        parts = cls(d_model=d_model, n_heads=whole.n_heads, d_head=d_head)
-        with torch.no_grad():
-            for i, head in enumerate(parts.heads):
-                rows = slice(i * d_head, (i + 1) * d_head)
-                for name in ("q_proj", "k_proj", "v_proj"):
-                    head.get_submodule(name).weight.copy_(whole.get_submodule(name).weight[rows])
-                    head.get_submodule(name).bias.copy_(whole.get_submodule(name).bias[rows])
-            parts.out_proj.load_state_dict(whole.out_proj.state_dict())
+        d_model, n = whole.out_proj.in_features, whole.n_heads
+        parts = cls(d_model=d_model, n_heads=n, d_head=d_model // n).to(whole.out_proj.weight)
+        for name in ("q_proj", "k_proj", "v_proj"):
+            proj = whole.get_submodule(name)
+            pieces = zip(proj.weight.chunk(n), proj.bias.chunk(n), strict=True)
+            for head, (weight, bias) in zip(parts.heads, pieces, strict=True):
+                head.get_submodule(name).load_state_dict({"weight": weight, "bias": bias})
+        parts.out_proj.load_state_dict(whole.out_proj.state_dict())
         return parts
+
+
+def _check_input(x: Tensor, d_model: int) -> None:
+    if x.ndim != 3 or x.shape[-1] != d_model or x.numel() == 0:
+        raise ValueError(
+            f"x must be (batch, seq, {d_model}) and not empty, got shape {tuple(x.shape)}"
+        )
