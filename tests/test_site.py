@@ -46,6 +46,8 @@ def test_every_chapter_file_is_listed():
     written = {path.stem for path in (ROOT / "book").glob("[0-9][0-9]-*.md")}
     assert written == set(CHAPTERS)
     assert sorted(CHAPTERS) == CHAPTERS
+    on_the_first_page = re.findall(r"\(book/(\d\d-[^)]*)\.ipynb\)", (ROOT / "index.md").read_text())
+    assert on_the_first_page == CHAPTERS
 
 
 def test_every_listed_page_is_built_and_no_other(site, pages):
