@@ -64,10 +64,11 @@ class Visit:
                .map(part => `${part.localName}: ${part.scrollWidth} in ${part.clientWidth} px`)"""
         )
 
-    def barriers(self) -> list[str]:
-        """What axe-core finds that keeps people out (contrast and names among it)."""
+    def barriers(self, *rules: str) -> list[str]:
+        """What axe-core finds that keeps people out, by all of its rules or by these."""
         self.page.add_script_tag(path=AXE)
-        found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
+        found = self.page.evaluate("options => axe.run(document, options)", options)
         return [
             f"{rule['id']}: {node['target']} {node['html'][:120]}"
             for rule in found["violations"]
