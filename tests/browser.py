@@ -103,7 +103,7 @@ def site() -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[sync_api.Browser]:
     """A browser for one module: while it runs, asyncio counts as running in this thread."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+    found = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
     if found is None:
         missing = "no Chromium on this machine (Debian: apt-get install chromium)"
         pytest.fail(missing, pytrace=False) if os.environ.get("CI") else pytest.skip(missing)
