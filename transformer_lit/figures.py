@@ -8,7 +8,7 @@ QUERY = "#3d85d6"
 KEY = "#dd5144"
 VALUE = "#2f9e62"
 OUTPUT = "#9a68d8"
-NEUTRAL = "#777777"  # reads on white and on black
+NEUTRAL = "#767676"  # 4.5:1 on white and on black
 CYCLE = (QUERY, KEY, VALUE, OUTPUT, "#c07d12", "#1f9aa8", NEUTRAL)
 
 
