@@ -28,12 +28,12 @@ def attend(form, q, k, v, mask=None):
     return explicit_attention(q, k, v, mask)[0]
 
 
-def qkv(*leading, **options):
+def qkv(*leading, d_value=D_VALUE, **options):
     leading = leading or (BATCH,)
     return (
         torch.randn(*leading, QUERY, D_HEAD, **options),
         torch.randn(*leading, KEY, D_HEAD, **options),
-        torch.randn(*leading, KEY, D_VALUE, **options),
+        torch.randn(*leading, KEY, d_value, **options),
     )
 
 
@@ -170,10 +170,11 @@ def test_agrees_with_a_loop(form):
     assert_close(attend(form, q, k, v, mask), expected)
 
 
-@pytest.mark.parametrize("leading", [(BATCH,), (BATCH, HEADS)])
+@pytest.mark.parametrize("leading", [(BATCH,), (BATCH, HEADS), (1, BATCH, HEADS)])
+@pytest.mark.parametrize("d_value", [D_HEAD, D_VALUE])  # the kernel for equal widths, and without
 @pytest.mark.parametrize("masked", [False, True])
-def test_explicit_and_fused_agree_forward_and_backward(leading, masked):
-    inputs = qkv(*leading)
+def test_explicit_and_fused_agree_forward_and_backward(leading, d_value, masked):
+    inputs = qkv(*leading, d_value=d_value)
     mask = some_mask(*leading, QUERY, KEY) if masked else None
     if masked:
         mask[..., 2, :] = False
@@ -194,6 +195,28 @@ def test_a_mask_with_axes_of_one_is_the_same_mask_written_out(shape):
     whole = mask.expand(BATCH, QUERY, KEY)
     for form in FORMS:
         assert_close(attend(form, q, k, v, mask), attend(form, q, k, v, whole))
+
+
+def test_without_leading_axes_the_two_forms_agree():
+    q, k, v = (x[0] for x in qkv())
+    mask = some_mask(QUERY, KEY)
+    assert_close(fused_attention(q, k, v, mask), explicit_attention(q, k, v, mask)[0])
+
+
+@pytest.mark.parametrize("leading", [(BATCH,), (BATCH, HEADS)])
+def test_the_fused_form_never_keeps_the_weights(leading):
+    n = 101
+    q, k, v = torch.randn(3, *leading, n, D_HEAD, requires_grad=True)
+    for attend, stored in ((fused_attention, False), (explicit_attention, True)):
+        kept = []
+
+        def keep(x, kept=kept):
+            kept.append(x.shape)
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            attend(q, k, v)
+        assert any(shape[-2:] == (n, n) for shape in kept) is stored
 
 
 def test_agrees_with_scaled_dot_product_attention():
@@ -234,8 +257,9 @@ def test_additive_scores_agree_with_a_loop():
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_gradients_are_those_of_finite_differences(form):
-    inputs = qkv(dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("d_value", [D_HEAD, D_VALUE])
+def test_gradients_are_those_of_finite_differences(form, d_value):
+    inputs = qkv(d_value=d_value, dtype=torch.float64, requires_grad=True)
     mask = some_mask(BATCH, QUERY, KEY)
     assert gradcheck(lambda q, k, v: attend(form, q, k, v, mask), inputs)
 
@@ -260,12 +284,13 @@ def test_every_parameter_of_additive_scores_gets_a_gradient():
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_query_with_nothing_to_attend_to_gets_zeros_and_finite_gradients(form):
-    leaves = [x.requires_grad_() for x in qkv()]
+@pytest.mark.parametrize("d_value", [D_HEAD, D_VALUE])
+def test_a_query_with_nothing_to_attend_to_gets_zeros_and_finite_gradients(form, d_value):
+    leaves = [x.requires_grad_() for x in qkv(d_value=d_value)]
     mask = torch.ones(BATCH, QUERY, KEY, dtype=torch.bool)
     mask[0, 2] = False
     output = attend(form, *leaves, mask)
-    assert torch.equal(output[0, 2], torch.zeros(D_VALUE))
+    assert torch.equal(output[0, 2], torch.zeros(d_value))
     others = output.detach().clone()
     others[0, 2] = 1
     assert others.abs().sum(-1).min() > 0
@@ -305,15 +330,26 @@ def test_a_layer_with_a_fully_padded_sequence_trains_on(need_weights):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("which", [0, 1, 2])
 @pytest.mark.parametrize("masked", [False, True])
-def test_nan_in_the_input_is_not_hidden(form, which, masked):
+@pytest.mark.parametrize("d_value", [D_HEAD, D_VALUE])
+def test_nan_in_the_input_is_not_hidden(form, which, masked, d_value):
     """It reaches every query that may attend to it, and no other sequence of the batch."""
-    inputs = list(qkv())
+    inputs = list(qkv(d_value=d_value))
     place = 1, 3, 2
     inputs[which][place] = torch.nan
     output = attend(form, *inputs, some_mask(1, 1, KEY) | True if masked else None)
     assert not output[0].isnan().any()
     reached = output[1].isnan().any(-1)
     assert reached.tolist() == [which > 0 or i == 3 for i in range(QUERY)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize("n", [1, 3, 37])
+def test_nan_is_not_hidden_at_any_length(form, which, n):
+    inputs = list(torch.randn(3, BATCH, HEADS, n, D_HEAD))
+    inputs[which][0, 1, 0] = torch.nan
+    broken = attend(form, *inputs).isnan().any(-1)
+    assert broken[0, 1, 0] and broken.sum() == (1 if which == 0 else n)
 
 
 @pytest.mark.parametrize("need_weights", [True, False])

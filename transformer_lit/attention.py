@@ -130,7 +130,16 @@ def fused_attention(
     _check(q, k, v)
     if mask is not None:
         check_mask(mask, (*q.shape[:-1], k.shape[-2]))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    # With fewer axes than (batch, heads, seq, width) PyTorch quietly takes its unfused path.
+    given = (q, k, v) if mask is None else (q, k, v, mask)
+    output = F.scaled_dot_product_attention(*(x[(None,) * (4 - x.ndim)] for x in given))
+    output = output.reshape(*q.shape[:-1], v.shape[-1])
+    if mask is None:
+        # PyTorch's kernel for the CPU turns NaN into zeros if all scores of a query are NaN
+        # (https://github.com/pytorch/pytorch/issues/141128), which would hide a broken model.
+        lost = q.isnan().any(-1, keepdim=True) | k.isnan().flatten(-2).any(-1)[..., None, None]
+        output = output.masked_fill(lost, torch.nan)
+    return output
 
 
 class SelfAttention(nn.Module):
