@@ -7,6 +7,7 @@ Paper: Bengio et al. 2003, section 2, https://www.jmlr.org/papers/v3/bengio03a.h
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -36,23 +37,28 @@ class Embedding(nn.Module):
         """Look the rows of ``tokens`` up.
 
         Raises:
-            ValueError: if an id lies outside the table. A GPU would only report a failed
-                device-side assertion, later and somewhere else.
+            ValueError: if the ids are no integers, or one lies outside the table. A GPU would only
+                report a failed device-side assertion, later and somewhere else.
         """
+        if tokens.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"ids must be integers (int64 or int32), got {tokens.dtype}")
         vocab_size = len(self.weight)
         if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size:
             raise ValueError(
                 f"ids must lie in 0 .. {vocab_size - 1}, "
                 f"got ids from {int(tokens.min())} to {int(tokens.max())}"
             )
-        return self.weight[tokens] * self.scale
+        # weight[tokens] is the same lookup, but on several threads PyTorch adds its gradients up in
+        # an order that changes from run to run, and so does their last digit.
+        return F.embedding(tokens, self.weight) * self.scale
 
 
 class TiedOutput(nn.Module):
     """Turn vectors into logits over the vocabulary with the embedding's own table.
 
     ``logits = x @ E.T + bias``: a symbol is likely where the vector points its way. The table is
-    shared, not copied; only the bias is new.
+    shared, not copied; only the bias is new. The factor of a scaled embedding is left out here, so
+    that vectors with entries of size 1 give logits of size 1.
     """
 
     def __init__(self, embedding: Embedding):
@@ -68,5 +74,5 @@ class TiedOutput(nn.Module):
         """
         d_model = self.embedding.weight.shape[1]
         if x.shape[-1] != d_model:
-            raise ValueError(f"x is {x.shape[-1]} wide, the embedding {d_model}")
+            raise ValueError(f"x must be {d_model} wide, as the embedding is, got {x.shape[-1]}")
         return x @ self.embedding.weight.T + self.bias
