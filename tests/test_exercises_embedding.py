@@ -1,0 +1,130 @@
+"""Each check of chapter 02: the stub is not yet, the solution passes, a mistake gets its hint."""
+
+import pytest
+import torch
+
+from transformer_lit.exercises import embedding as check
+from transformer_lit.vocabulary import one_hot
+
+
+def refused(verdict, hint):
+    assert not verdict
+    assert str(verdict).startswith("Not quite: ") and hint in str(verdict)
+
+
+def stub(*_):
+    pass
+
+
+def test_what_is_unwritten_is_not_yet():
+    for verdict in (check.broken(...), check.mixture(stub), check.lookup_gradient(stub)):
+        assert not verdict and str(verdict).startswith("Not yet: ")
+
+
+# ---- broken
+
+
+def test_the_spoiled_positions_are_counted_right():
+    table = torch.ones(5, 2)
+    table[4] = torch.inf
+    spoiled = (one_hot(torch.tensor([0, 1, 4, 1]), 5) @ table).isnan().any(1)
+    for answer in (spoiled.sum(), 3, 3.0):
+        assert check.broken(answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (0, "is not 0 but NaN"),
+        (1, "which is infinity"),
+        (2, "Count positions, not tokens"),
+        (4, "Is that NaN?"),
+        (7, "not 7"),
+        ("three", "ValueError"),
+    ],
+)
+def test_a_wrong_count_gets_its_hint(answer, hint):
+    refused(check.broken(answer), hint)
+
+
+# ---- mixture
+
+
+def solution_mixture(scores, table):
+    return scores.softmax(dim=-1) @ table
+
+
+def test_the_mixture_passes():
+    assert check.mixture(solution_mixture)
+    assert check.mixture(lambda s, t: (s.exp() / s.exp().sum(-1, keepdim=True)) @ t)
+
+
+def test_the_mixture_of_one_high_score_is_a_lookup():
+    table, ids = torch.randn(7, 5), torch.tensor([2, 0, 2])
+    assert torch.equal(solution_mixture(1000 * one_hot(ids, 7), table), table[ids])
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (lambda s, t: s @ t, "no weights yet"),
+        (lambda s, t: t[s.argmax(-1)], "that is a lookup"),
+        (lambda s, t: s.softmax(0) @ t, "over the positions"),
+        (lambda s, t: s.exp() @ t, "its sum is not one"),
+        (lambda s, t: s.log_softmax(-1) @ t, "not log_softmax"),
+        (lambda s, t: (-s).softmax(-1) @ t, "these are not the mixtures"),
+        (lambda s, t: s.softmax(-1), "should have shape (3, 5), got (3, 7)"),
+        (lambda s, t: 0, "should be a tensor, got int"),
+        (lambda s, t: t @ s, "RuntimeError"),
+    ],
+)
+def test_a_wrong_mixture_gets_its_hint(answer, hint):
+    refused(check.mixture(answer), hint)
+
+
+# ---- lookup_gradient
+
+
+def solution_gradient(tokens, upstream, vocab_size):
+    grad = torch.zeros(vocab_size, upstream.shape[1])
+    for token, pull in zip(tokens, upstream, strict=True):
+        grad[token] += pull
+    return grad
+
+
+def read_once_written_once(tokens, upstream, vocab_size):
+    grad = torch.zeros(vocab_size, upstream.shape[1])
+    grad[tokens] += upstream
+    return grad
+
+
+def spread(tokens, upstream, vocab_size):
+    return solution_gradient(tokens, upstream, vocab_size) + 1
+
+
+def mean(tokens, upstream, vocab_size):
+    times = torch.bincount(tokens, minlength=vocab_size).clamp(min=1)
+    return solution_gradient(tokens, upstream, vocab_size) / times[:, None]
+
+
+def test_the_gradient_passes():
+    assert check.lookup_gradient(solution_gradient)
+    assert check.lookup_gradient(lambda ids, g, v: one_hot(ids, v).T @ g)
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (read_once_written_once, "only one of its gradients arrived"),
+        (spread, "should get zeros"),
+        (mean, "Gradients add up"),
+        (lambda ids, g, v: -solution_gradient(ids, g, v), "The sign is turned".lower()),
+        (lambda ids, g, v: solution_gradient(ids, g, v).T, "rows for symbols"),
+        (lambda ids, g, v: g, "a row for each position"),
+        (lambda ids, g, v: 2 * solution_gradient(ids, g, v), "row i should be the sum"),
+        (lambda ids, g, v: g.sum(0), "should have shape (7, 2), got (2,)"),
+        (lambda ids, g, v: [0.0], "should be a tensor, got list"),
+    ],
+)
+def test_a_wrong_gradient_gets_its_hint(answer, hint):
+    refused(check.lookup_gradient(answer), hint)
