@@ -18,7 +18,7 @@ INSTALLED := $(VENV)/.installed
 CONSTRAINTS := -c constraints.txt
 LINT := lint
 COVERAGE := --cov --cov-report=term --cov-fail-under=95
-NBVAL := --nbval
+NBVAL := --nbval --nbval-sanitize-with tests/nbval.cfg
 endif
 
 # Notebooks are compared in the environment that tools/notebooks.py executes them in.
