@@ -533,6 +533,20 @@ def test_prose_stands_between_every_two_code_cells(name):
 
 
 @chapters
+def test_a_chapter_has_15_to_25_code_cells_before_the_exercises_and_1500_to_3000_words(name):
+    cells = read(name).cells
+    (end,) = [
+        number
+        for number, cell in enumerate(cells)
+        if cell.cell_type == "markdown" and re.search(r"^## Exercises$", cell.source, re.M)
+    ]
+    before = sum(cell.cell_type == "code" for cell in cells[:end])
+    words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+    assert 15 <= before <= 25, f"{before} code cells before the exercises"
+    assert 1500 <= words <= 3000, f"{words} words"
+
+
+@chapters
 def test_no_cell_hides_its_result_with_a_semicolon(name):
     # Jupyter then shows nothing, nbval still sees the value: it executes without history.
     for cell in code_cells(read(name)):
