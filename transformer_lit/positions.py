@@ -1,0 +1,81 @@
+"""Positions: a vector for each place, so that attention can tell where a symbol stands.
+
+Chapter: https://transformer-lit.github.io/transformer_lit/book/06-where-am-i.html
+Paper: Vaswani et al. 2017, section 3.5, https://arxiv.org/abs/1706.03762 (sinusoids);
+    Gehring et al. 2017, section 3.1, https://arxiv.org/abs/1705.03122 (learned).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def sinusoids(max_len: int, d_model: int) -> Float[Tensor, "max_len d_model"]:
+    """Give each position its sines and cosines, in pairs ``2i`` and ``2i + 1``.
+
+    ``sin(position / 10000 ** (2i / d_model))`` and the cosine of the same angle, in radians.
+
+    Raises:
+        ValueError: if ``max_len`` is below 1, or ``d_model`` is not even and at least 2.
+    """
+    if max_len < 1 or d_model < 2 or d_model % 2:
+        raise ValueError(
+            "max_len must be at least 1, and d_model even and at least 2, "
+            f"got {max_len} and {d_model}"
+        )
+    # In double precision: at position 10,000 an angle in single precision is off by 1e-3.
+    position = torch.arange(max_len, dtype=torch.float64)[:, None]
+    angles = position * 10_000.0 ** -(torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
+
+
+class SinusoidalPositions(nn.Module):
+    """Add to each vector the sinusoids of its place. Nothing is learned.
+
+    Raises:
+        ValueError: if ``max_len`` is below 1, or ``d_model`` is not even and at least 2.
+    """
+
+    def __init__(self, *, d_model: int, max_len: int):
+        super().__init__()
+        self.register_buffer("table", sinusoids(max_len, d_model), persistent=False)
+
+    def forward(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch seq d_model"]:
+        """Add the first ``seq`` rows of the table.
+
+        Raises:
+            ValueError: if ``x`` is longer than ``max_len``, or not ``d_model`` wide.
+        """
+        return x + _rows(self.table, x)
+
+
+class LearnedPositions(nn.Module):
+    """Add to each vector a vector of its place, learned like an embedding.
+
+    Raises:
+        ValueError: if ``max_len`` or ``d_model`` is below 1.
+    """
+
+    def __init__(self, *, d_model: int, max_len: int):
+        super().__init__()
+        if min(d_model, max_len) < 1:
+            raise ValueError(f"d_model and max_len must be at least 1, got {d_model} and {max_len}")
+        self.table = nn.Parameter(torch.randn(max_len, d_model))
+
+    def forward(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch seq d_model"]:
+        """Add the first ``seq`` rows of the table.
+
+        Raises:
+            ValueError: if ``x`` is longer than ``max_len``, or not ``d_model`` wide.
+        """
+        return x + _rows(self.table, x)
+
+
+def _rows(table: Tensor, x: Tensor) -> Tensor:
+    max_len, d_model = table.shape
+    if x.ndim != 3 or x.shape[-1] != d_model or x.shape[1] > max_len:
+        raise ValueError(
+            f"x must be (batch, seq, {d_model}) with seq at most max_len = {max_len}, "
+            f"got shape {tuple(x.shape)}"
+        )
+    return table[: x.shape[1]]
