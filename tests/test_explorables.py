@@ -6,6 +6,7 @@ import torch
 import traitlets
 
 from transformer_lit.explorables.attention import AttentionExplorable
+from transformer_lit.explorables.positions import PositionsExplorable
 
 WORDS = ["money", "bank", "grows"]
 VECTORS = [[2.0, 0.5], [1.5, 1.0], [-0.5, 1.5]]
@@ -166,4 +167,130 @@ def test_a_word_is_dragged(explorable, theme, width):
     assert shown.root.locator("input[type=number]").first.input_value() != before
     assert shown.agrees()
     assert not visited.sideways()
+    assert not visited.problems
+
+
+# ---- positions, chapter 06
+
+
+def test_the_likeness_of_places_by_hand():
+    # Eight pairs, so the cosine is the mean of the cosines of eight angles, one per pair.
+    shown = PositionsExplorable(place=3, other=5, d_model=16)
+    by_hand = sum(math.cos(2 / 10_000 ** (i / 8)) for i in range(8)) / 8
+    assert abs(float(shown.alike()[5]) - by_hand) < 1e-6
+    assert abs(float(shown.alike()[3]) - 1) < 1e-6
+    assert shown.vector()[:2].tolist() == pytest.approx([math.sin(3), math.cos(3)])
+
+
+@pytest.mark.parametrize(
+    "change", [{"place": -1}, {"place": 64}, {"other": 64}, {"d_model": 7}, {"d_model": 256}]
+)
+def test_places_and_widths_that_are_not_there_are_refused(change):
+    with pytest.raises(traitlets.TraitError):
+        PositionsExplorable(**change)
+
+
+class ShownPositions:
+    """The explorable of chapter 06 as it stands on the page."""
+
+    def __init__(self, page):
+        self.root = page.locator(".explorable.positions").first
+        self.place, self.other = (self.root.locator(f"input.{name}") for name in ("place", "other"))
+
+    def agrees(self):
+        """Compare every number on the page, and the colours of the picture, with the package's."""
+        place, other = int(self.place.input_value()), int(self.other.input_value())
+        d_model = int(self.root.locator("select").input_value())
+        expected = PositionsExplorable(place=place, other=other, d_model=d_model)
+        assert self.root.locator("output").all_inner_texts() == [str(place), str(other)]
+
+        close = {"atol": 1e-3, "rtol": 0}
+        cells = self.root.locator("tbody td").all_text_contents()
+        cosines = torch.tensor([float(cell) for cell in cells])
+        torch.testing.assert_close(cosines, expected.alike(), **close)
+        said = self.root.locator(".said").inner_text()
+        pattern = (
+            r"Places (\d+) and (\d+) are (\d+) apart: cosine (\S+), dot product (\S+) of (\d+)\."
+        )
+        *places, cosine, product, most = re.fullmatch(pattern, said).groups()
+        assert places == [str(place), str(other), str(abs(place - other))]
+        told = torch.tensor([float(cosine), float(product)])
+        by_package = expected.alike()[other] * torch.tensor([1, d_model / 2])
+        torch.testing.assert_close(told, by_package, **close)
+        assert int(most) == d_model // 2
+        heading, numbers = self.root.locator(".vector").text_content().split(": ")
+        assert heading == f"The vector of place {place}"
+        vector = torch.tensor([float(number) for number in numbers.split()])
+        torch.testing.assert_close(vector, expected.vector(), **close)
+
+        heights = self.root.locator(".bar").evaluate_all(
+            "bars => bars.map(b => +b.attributes.height.value)"
+        )
+        torch.testing.assert_close(torch.tensor(heights), expected.alike(), **close)
+        greens = self.root.locator("canvas").evaluate(
+            """(canvas, x) => [...canvas.getContext("2d").getImageData(x, 0, 1, canvas.height).data]
+                .filter((_, i) => i % 4 === 1)""",
+            place,
+        )  # green rises from the darkest colour to the brightest
+        order = expected.vector().argsort()
+        shades = torch.tensor(greens)[order]
+        assert len(greens) == d_model and (shades.diff() >= 0).all()
+        return True
+
+
+@pytest.fixture
+def positions(visit):
+    def show(**how):
+        visited = visit("book/06-where-am-i.html", **how)
+        return visited, ShownPositions(visited.page)
+
+    return show
+
+
+def test_the_page_shows_the_packages_positions(positions):
+    visited, shown = positions()
+    assert shown.agrees()
+    assert not visited.problems
+
+
+def test_places_and_width_are_chosen_by_keyboard(positions):
+    visited, shown = positions()
+    keyboard = visited.page.keyboard
+    before = int(shown.place.input_value())
+    shown.place.focus()
+    keyboard.press("ArrowRight")
+    assert int(shown.place.input_value()) == before + 1
+    assert shown.agrees()
+    keyboard.press("Tab")
+    keyboard.press("End")
+    assert shown.other.input_value() == "63"
+    assert shown.agrees()
+    keyboard.press("Tab")
+    keyboard.press("ArrowUp")
+    assert shown.root.locator("select").input_value() == "32"
+    assert shown.agrees()
+    keyboard.press("Tab")
+    keyboard.press("Enter")
+    assert shown.root.locator("table").is_visible()
+    assert not visited.problems
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
+def test_a_place_is_picked_in_the_picture(positions, theme, width):
+    visited, shown = positions(theme=theme, width=width)
+    for plot, place in ((".map", 5), (".curve", 60)):
+        shown.root.locator(plot).scroll_into_view_if_needed()
+        box = shown.root.locator(plot).bounding_box()
+        y = box["y"] + box["height"] / 2
+        visited.page.mouse.move(box["x"] + box["width"] / 2, y)
+        visited.page.mouse.down()
+        visited.page.mouse.move(box["x"] + box["width"] * (place + 0.5) / 64, y, steps=3)
+        visited.page.mouse.up()
+        assert int(shown.place.input_value()) == place
+        assert shown.agrees()
+        mark = shown.root.locator(".mark.place").bounding_box()
+        assert abs(mark["x"] + mark["width"] / 2 - box["x"] - box["width"] * (place + 0.5) / 64) < 2
+    shown.root.locator("summary").click()
+    assert not visited.sideways()
+    assert not visited.barriers("color-contrast")
     assert not visited.problems

@@ -11,22 +11,43 @@ from torch import Tensor, nn
 
 
 def sinusoids(max_len: int, d_model: int) -> Float[Tensor, "max_len d_model"]:
-    """Give each position its sines and cosines, in pairs ``2i`` and ``2i + 1``.
+    """Give each place its sines and cosines, in columns ``2i`` and ``2i + 1``.
 
-    ``sin(position / 10000 ** (2i / d_model))`` and the cosine of the same angle, in radians.
+    They are those of the angle ``place / 10000 ** (2i / d_model)``, in radians.
 
     Raises:
         ValueError: if ``max_len`` is below 1, or ``d_model`` is not even and at least 2.
     """
-    if max_len < 1 or d_model < 2 or d_model % 2:
-        raise ValueError(
-            "max_len must be at least 1, and d_model even and at least 2, "
-            f"got {max_len} and {d_model}"
-        )
-    # In double precision: at position 10,000 an angle in single precision is off by 1e-3.
-    position = torch.arange(max_len, dtype=torch.float64)[:, None]
-    angles = position * 10_000.0 ** -(torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
+    if max_len < 1:
+        raise ValueError(f"max_len must be at least 1, got {max_len}")
+    if d_model < 2 or d_model % 2:
+        raise ValueError(f"d_model must be even, for pairs of sine and cosine, got {d_model}")
+    # In double precision: in single precision a large angle is rounded before its sine is taken.
+    place = torch.arange(max_len, dtype=torch.float64)[:, None]
+    angles = place * 10_000.0 ** -(torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
+
+
+class OneHotPositions(nn.Module):
+    """Append to each vector its place as a one-hot vector: ``max_len`` more numbers.
+
+    Raises:
+        ValueError: if ``max_len`` is below 1.
+    """
+
+    def __init__(self, *, max_len: int):
+        super().__init__()
+        if max_len < 1:
+            raise ValueError(f"max_len must be at least 1, got {max_len}")
+        self.register_buffer("table", torch.eye(max_len), persistent=False)
+
+    def forward(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch seq wider"]:
+        """Append the first ``seq`` rows of the table.
+
+        Raises:
+            ValueError: if ``x`` is longer than ``max_len``.
+        """
+        return torch.cat([x, _rows(self.table, x).expand(len(x), -1, -1)], dim=-1)
 
 
 class SinusoidalPositions(nn.Module):
@@ -46,7 +67,7 @@ class SinusoidalPositions(nn.Module):
         Raises:
             ValueError: if ``x`` is longer than ``max_len``, or not ``d_model`` wide.
         """
-        return x + _rows(self.table, x)
+        return x + _rows(self.table, x, self.table.shape[1])
 
 
 class LearnedPositions(nn.Module):
@@ -68,14 +89,15 @@ class LearnedPositions(nn.Module):
         Raises:
             ValueError: if ``x`` is longer than ``max_len``, or not ``d_model`` wide.
         """
-        return x + _rows(self.table, x)
+        return x + _rows(self.table, x, self.table.shape[1])
 
 
-def _rows(table: Tensor, x: Tensor) -> Tensor:
-    max_len, d_model = table.shape
-    if x.ndim != 3 or x.shape[-1] != d_model or x.shape[1] > max_len:
+def _rows(table: Tensor, x: Tensor, d_model: int | None = None) -> Tensor:
+    if x.ndim != 3 or (d_model is not None and x.shape[-1] != d_model):
+        width = "d_model" if d_model is None else d_model
+        raise ValueError(f"x must be (batch, seq, {width}), got shape {tuple(x.shape)}")
+    if x.shape[1] > len(table):
         raise ValueError(
-            f"x must be (batch, seq, {d_model}) with seq at most max_len = {max_len}, "
-            f"got shape {tuple(x.shape)}"
+            f"x has {x.shape[1]} places, but there are rows for max_len = {len(table)} only"
         )
     return table[: x.shape[1]]
