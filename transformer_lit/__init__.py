@@ -4,4 +4,4 @@ Floor ``LADDER[i]`` belongs to chapter ``i + 1`` and stands on the floors below 
 Import what you need from its floor: ``from transformer_lit.attention import SelfAttention``.
 """
 
-LADDER = ("vocabulary", "embedding", "window", "attention", "multi_head")
+LADDER = ("vocabulary", "embedding", "window", "attention", "multi_head", "positions")

@@ -30,8 +30,9 @@ function colour(value) {
 
 function render({ model, el }) {
   el.innerHTML = `<div class="explorable positions">
-    <p>Each column of the picture is the vector of a place. Choose a place on the slider or in the
-      picture (solid frame): the bars below say how alike the others are to it.</p>
+    <p>Each column of the picture is the vector of a place, its sines above its cosines, from -1
+      (dark) to 1 (bright). Choose a place on the slider or in the picture (solid frame): the bars
+      say how alike the others are to it.</p>
     <div class="controls">
       <label>Place <input class="place" type="range" min="0" max="${PLACES - 1}"><output></output></label>
       <label>compared with <input class="other" type="range" min="0" max="${PLACES - 1}"><output></output></label>
@@ -41,7 +42,8 @@ function render({ model, el }) {
     </div>
     <p class="said" role="status"></p>
     <div class="row">
-      <div class="scale"><span>fast</span><span>slow</span></div>
+      <div class="scale"><span>fast</span><span>sines</span><span>slow</span>
+        <span>fast</span><span>cosines</span><span>slow</span></div>
       <div class="plot map"><canvas width="${PLACES}" aria-hidden="true"></canvas>
         <span class="mark place"></span><span class="mark other"></span></div>
       <div class="ticks" aria-hidden="true"><span>place 0</span><span>${PLACES - 1}</span></div>
@@ -77,7 +79,8 @@ function render({ model, el }) {
     const context = canvas.getContext("2d");
     const pixels = context.createImageData(PLACES, d);
     for (let column = 0; column < PLACES; column++) {
-      sinusoid(column, d).forEach((value, row) => {
+      sinusoid(column, d).forEach((value, i) => {
+        const row = (i - (i % 2)) / 2 + (i % 2) * (d / 2); // pairs taken apart, so that waves show
         pixels.data.set([...colour(value), 255], 4 * (row * PLACES + column));
       });
     }
