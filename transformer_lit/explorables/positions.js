@@ -41,11 +41,11 @@ function render({ model, el }) {
       </select></label>
     </div>
     <p class="said" role="status"></p>
-    <div class="row">
+    <div class="pictures">
       <div class="scale"><span>fast</span><span>sines</span><span>slow</span>
         <span>fast</span><span>cosines</span><span>slow</span></div>
       <div class="plot map"><canvas width="${PLACES}" aria-hidden="true"></canvas>
-        <span class="mark place"></span><span class="mark other"></span></div>
+        <span class="frame place"></span><span class="frame other"></span></div>
       <div class="ticks" aria-hidden="true"><span>place 0</span><span>${PLACES - 1}</span></div>
       <div class="scale"><span>1</span><span>cosine</span><span>0</span></div>
       <div class="plot curve"><svg viewBox="0 0 ${PLACES} 1" preserveAspectRatio="none"
@@ -71,7 +71,7 @@ function render({ model, el }) {
       const slider = find(`input.${name}`);
       slider.value = value;
       slider.nextElementSibling.textContent = value;
-      find(`.mark.${name}`).style.left = `${(100 * value) / PLACES}%`;
+      find(`.frame.${name}`).style.left = `${(100 * value) / PLACES}%`;
     }
     width.value = d;
 
