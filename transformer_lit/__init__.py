@@ -5,3 +5,12 @@ Import what you need from its floor: ``from transformer_lit.attention import Sel
 """
 
 LADDER = ("vocabulary", "embedding", "window", "attention", "multi_head", "positions")
+LADDER = (
+    "vocabulary",
+    "embedding",
+    "window",
+    "attention",
+    "multi_head",
+    "positions",
+    "relative_positions",
+)

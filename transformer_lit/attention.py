@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 Scores = Float[Tensor, "*batch query key"]
 Mask = Bool[Tensor, "*mask"]
+Bias = Float[Tensor, "*bias"]
 
 
 def dot_product_scores(
@@ -95,6 +96,7 @@ def explicit_attention(
     v: Float[Tensor, "*batch key d_value"],
     mask: Mask | None = None,
     *,
+    bias: Bias | None = None,
     weigh: Callable[..., Tensor] = softmax_weights,
 ) -> tuple[Float[Tensor, "*batch query d_value"], Scores]:
     """Attend, step by step: ``softmax(q k.T / sqrt(d_head)) v``, and the weights beside it.
@@ -105,14 +107,20 @@ def explicit_attention(
         v: the values, as many as the keys.
         mask: True = may attend; as many axes as the scores ``(*batch, query, key)``, each of
             their size or 1.
+        bias: added to the scores; chapter 07 puts distances in. As many axes as the scores, each
+            of their size or 1.
         weigh: what turns scores and mask into weights; chapter 04 tries others than softmax.
 
     Raises:
         ValueError: if widths, lengths or leading axes do not fit, one of them is zero, or the
-            mask does not fit.
+            mask or the bias does not fit.
     """
     _check(q, k, v)
-    weights = weigh(dot_product_scores(q, k), mask)
+    scores = dot_product_scores(q, k)
+    if bias is not None:
+        _check_bias(bias, scores.shape)
+        scores = scores + bias
+    weights = weigh(scores, mask)
     return weights @ v, weights
 
 
@@ -121,6 +129,8 @@ def fused_attention(
     k: Float[Tensor, "*batch key d_head"],
     v: Float[Tensor, "*batch key d_value"],
     mask: Mask | None = None,
+    *,
+    bias: Bias | None = None,
 ) -> Float[Tensor, "*batch query d_value"]:
     """Attend in one fused kernel, which never stores the weights: the same output, faster.
 
@@ -128,13 +138,23 @@ def fused_attention(
         ValueError: as ``explicit_attention``.
     """
     _check(q, k, v)
+    shape = (*q.shape[:-1], k.shape[-2])
     if mask is not None:
-        check_mask(mask, (*q.shape[:-1], k.shape[-2]))
+        check_mask(mask, shape)
+    added, some = mask, None
+    if bias is not None:
+        _check_bias(bias, shape)
+        added = bias.to(q.dtype)
+        if mask is not None:  # the kernel takes one or the other, so the mask becomes -inf
+            some = mask.any(-1, keepdim=True)
+            added = added.masked_fill(~mask, -torch.inf).masked_fill(~some, 0)
     # With fewer axes than (batch, heads, seq, width) PyTorch quietly takes its unfused path.
-    given = (q, k, v) if mask is None else (q, k, v, mask)
+    given = (q, k, v) if added is None else (q, k, v, added)
     output = F.scaled_dot_product_attention(*(x[(None,) * (4 - x.ndim)] for x in given))
     output = output.reshape(*q.shape[:-1], v.shape[-1])
-    if mask is None:
+    if some is not None:
+        output = output.masked_fill(~some, 0)
+    if added is None:
         # PyTorch's kernel for the CPU turns NaN into zeros if all scores of a query are NaN
         # (https://github.com/pytorch/pytorch/issues/141128), which would hide a broken model.
         lost = q.isnan().any(-1, keepdim=True) | k.isnan().flatten(-2).any(-1)[..., None, None]
@@ -201,6 +221,17 @@ def check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:
             f"mask of shape {tuple(mask.shape)} does not fit scores of shape {tuple(shape)}: "
             "it needs as many axes, each of the same size or 1; "
             "padding of shape (batch, key) becomes (batch, 1, key) or (batch, 1, 1, key)"
+        )
+
+
+def _check_bias(bias: Tensor, shape: tuple[int, ...]) -> None:
+    fits = bias.ndim == len(shape) and all(
+        b in (1, s) for b, s in zip(bias.shape, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"bias of shape {tuple(bias.shape)} does not fit scores of shape {tuple(shape)}: "
+            "it needs as many axes, each of the same size or 1"
         )
 
 

@@ -24,19 +24,22 @@ class MultiHeadAttention(nn.Module):
     Args:
         d_model: the width of the vectors, in and out.
         n_heads: how many heads; each is ``d_model / n_heads`` wide.
+        position: lets the heads see how far apart symbols stand, as a ``RelativePosition`` of
+            chapter 07 does: it may ``rotate`` queries and keys, add a ``bias`` to the scores, and
+            add something ``extra``, made of the weights, to the output.
 
     Raises:
         ValueError: if ``n_heads`` is below 1 or does not divide ``d_model``.
     """
 
-    def __init__(self, *, d_model: int, n_heads: int):
+    def __init__(self, *, d_model: int, n_heads: int, position: nn.Module | None = None):
         super().__init__()
         if n_heads < 1 or d_model < 1 or d_model % n_heads:
             raise ValueError(
                 "n_heads must be at least 1 and divide d_model, "
                 f"got {n_heads} heads for a width of {d_model}"
             )
-        self.n_heads = n_heads
+        self.n_heads, self.position = n_heads, position
         self.q_proj = nn.Linear(d_model, d_model)
         self.k_proj = nn.Linear(d_model, d_model)
         self.v_proj = nn.Linear(d_model, d_model)
@@ -68,11 +71,18 @@ class MultiHeadAttention(nn.Module):
             rearrange(proj(x), "batch seq (heads d) -> batch heads seq d", heads=self.n_heads)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        if need_weights:
-            heads, weights = explicit_attention(q, k, v, mask)
+        position, bias = self.position, None
+        if position is not None:
+            q, k = position.rotate(q, k)
+            bias = position.bias(q, k)
+        if need_weights or (position is not None and position.needs_weights):
+            heads, weights = explicit_attention(q, k, v, mask, bias=bias)
+            extra = None if position is None else position.extra(weights)
+            heads = heads if extra is None else heads + extra
         else:
-            heads, weights = fused_attention(q, k, v, mask), None
-        return self.out_proj(rearrange(heads, "batch heads seq d -> batch seq (heads d)")), weights
+            heads, weights = fused_attention(q, k, v, mask, bias=bias), None
+        output = self.out_proj(rearrange(heads, "batch heads seq d -> batch seq (heads d)"))
+        return output, weights if need_weights else None
 
 
 class SeparateHeads(nn.Module):
