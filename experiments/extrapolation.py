@@ -42,7 +42,7 @@ RECIPE = {
     "d_ff": 256,
     "length": 128,
     "batch": 16,
-    "steps": 400,
+    "steps": 1000,
     "optimizer": "Adam",
     "learning rate": "0.003, falling evenly to 0",
     "Shaw's clip": 16,
