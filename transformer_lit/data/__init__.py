@@ -7,6 +7,7 @@
 - `digits`: handwritten digits of 8 x 8 pixels.
 - `karate`: a social network of 34 people that split into two clubs.
 - `news`: 300 short English news documents.
+- `curves`: what long runs of `experiments/` measured, with how they were made.
 
 Import the one you need: `from transformer_lit.data import pronunciations`.
 """
