@@ -30,12 +30,12 @@ def experiment(name):
 def test_each_file_says_how_it_was_made(name):
     found = curves.load(name)
     assert found["recipe"] and found["machine"]
-    assert set(found["versions"]) == {"python", "torch"}
+    assert {"python", "torch"} <= set(found["versions"])
     assert f"{name}.json" in (ROOT / "experiments" / "README.md").read_text("utf-8")
 
 
 def test_an_unknown_name_is_refused_and_the_known_ones_are_listed():
-    with pytest.raises(ValueError, match="no curves called 'extra'; there are .*'extrapolation'"):
+    with pytest.raises(ValueError, match=r"no curves called 'extra'; there are .*'extrapolation'"):
         curves.load("extra")
 
 
