@@ -154,6 +154,8 @@ def shift(
 class T5(RelativePosition):
     """One learned number per head and bucket of distances, all 0 at first; far buckets are wide.
 
+    The paper does not divide scores by ``sqrt(d_head)``; the attention that calls this does.
+
     Args:
         n_heads: how many heads.
         causal: whether no query may see what is behind it; then all buckets look back. Otherwise
