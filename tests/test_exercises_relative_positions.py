@@ -157,6 +157,11 @@ class OnlyBack(Logarithmic):
         return -(self.slopes * (-offsets(q.shape[-2], k.shape[-2])).clamp(min=0).log1p())[None]
 
 
+def test_a_bias_that_is_unwritten_is_not_yet():
+    unwritten = type("Unwritten", (Logarithmic,), {"bias": lambda self, q, k: None})
+    assert str(check.logarithmic(unwritten)).startswith("Not yet: ")
+
+
 def test_a_logarithmic_bias_passes():
     assert check.logarithmic(Logarithmic)
 

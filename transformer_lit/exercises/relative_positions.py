@@ -115,8 +115,10 @@ def logarithmic(answer):
     distance = offsets(_SEQ, _SEQ).abs()
     slope = slopes(_HEADS)[None, :, None, None]
     right, found = -slope * distance.log1p(), position.bias(q, q)
-    if found is None:
-        raise Mistake("the hook to override is bias, which should return a tensor.")
+    if found is None or found is ...:
+        if type(position).bias is RelativePosition.bias:
+            raise Mistake("the hook to override is bias, which should return a tensor.")
+        raise NotImplementedError
     if found.shape[-2:] != (_SEQ, _SEQ) or found.ndim != 4:
         raise Mistake(
             f"the bias should be (1, heads, query, key), here (1, {_HEADS}, {_SEQ}, {_SEQ}), "
