@@ -13,4 +13,5 @@ LADDER = (
     "multi_head",
     "positions",
     "relative_positions",
+    "masking",
 )
