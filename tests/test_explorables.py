@@ -1,3 +1,4 @@
+import json
 import math
 import re
 
@@ -7,6 +8,8 @@ import traitlets
 
 from transformer_lit.explorables.attention import AttentionExplorable
 from transformer_lit.explorables.positions import PositionsExplorable
+from transformer_lit.explorables.masking import MaskingExplorable
+from transformer_lit.masking import causal_mask, local_mask, padding_mask
 
 WORDS = ["money", "bank", "grows"]
 VECTORS = [[2.0, 0.5], [1.5, 1.0], [-0.5, 1.5]]
@@ -235,6 +238,85 @@ class ShownPositions:
         drawn = torch.cat([expected.vector()[0::2], expected.vector()[1::2]])
         shades = torch.tensor(greens)[drawn.argsort()]
         assert len(greens) == d_model and (shades.diff() >= 0).all()
+# ---- chapter 08: a mask to paint
+
+LETTERS = ["a", "b", "c", "d", "e"]
+SCORES = [[((3 * i + 5 * j) % 7) / 2 - 1.5 for j in range(5)] for i in range(5)]
+
+
+def test_painted_weights_by_hand():
+    shown = MaskingExplorable(
+        ["aap", "kaise", "hai"],
+        [[math.log(2), 0, 0], [0, math.log(3), math.log(2)], [0, 0, 0]],
+        mask=[[True, False, False], [True, True, False], [False, False, False]],
+    )
+    expected = torch.tensor([[1, 0, 0], [1 / 4, 3 / 4, 0], [0, 0, 0]])
+    torch.testing.assert_close(shown.weights(), expected)
+
+
+def test_without_a_mask_everything_may_be_seen():
+    shown = MaskingExplorable(LETTERS, SCORES)
+    assert shown.mask == [[True] * 5] * 5 and shown.length == 5
+    torch.testing.assert_close(shown.weights(), torch.tensor(SCORES).softmax(-1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"words": ["a"], "scores": [[0]]}, "2"),
+        ({"words": ["a"] * 7, "scores": [[0] * 7] * 7}, "6"),
+        ({"scores": SCORES[:4]}, r"scores need 5 rows of 5, got rows of \[5, 5, 5, 5\]"),
+        ({"mask": [[True] * 4] * 5}, r"mask need 5 rows of 5, got rows of \[4, 4, 4, 4, 4\]"),
+        ({"scores": [[math.inf] * 5] * 5}, "must be finite, got .*inf"),
+        ({"scores": [[math.nan] * 5] * 5}, "must be finite, got .*nan"),
+        ({"length": 6}, "got 6"),
+        ({"length": -1}, "got -1"),
+        ({"window": -1}, "got -1"),
+    ],
+)
+def test_a_bad_painting_is_refused(change, message):
+    given = {"words": LETTERS, "scores": SCORES} | change
+    with pytest.raises(traitlets.TraitError, match=message):
+        MaskingExplorable(given.pop("words"), given.pop("scores"), **given)
+
+
+class Painted:
+    """The explorable of chapter 08 as it stands on the page, and the state it was saved with."""
+
+    def __init__(self, page):
+        self.page = page
+        self.root = page.locator(".explorable.masking").first
+        states = page.locator("script[type$='widget-state+json']").all_text_contents()
+        saved = [m["state"] for s in states for m in json.loads(s)["state"].values()]
+        [self.saved] = [state for state in saved if "scores" in state]
+        self.n = len(self.saved["words"])
+
+    def cell(self, query, key):
+        return self.root.locator(f"tbody button[data-at='{query} {key}']")
+
+    def press(self, preset):
+        self.root.locator(f"button[data-preset={preset}]").click()
+
+    def mask(self):
+        cells = self.root.locator("tbody button").all()
+        flat = [button.get_attribute("aria-pressed") == "true" for button in cells]
+        return torch.tensor(flat).reshape(self.n, self.n)
+
+    def numbers(self, part):
+        return torch.tensor([float(x) for x in self.root.locator(part).all_inner_texts()])
+
+    def agrees(self):
+        """Compare every number on the page with the package's for the mask that is painted."""
+        expected = MaskingExplorable(
+            self.saved["words"], self.saved["scores"], mask=self.mask().tolist()
+        ).weights()
+        near = {"atol": 1e-3, "rtol": 0}
+        torch.testing.assert_close(self.numbers(".number"), expected.flatten(), **near)
+        torch.testing.assert_close(self.numbers(".sum"), expected.sum(-1), **near)
+        shown = self.root.locator(".score").all_inner_texts()
+        scores = torch.tensor(self.saved["scores"]).flatten().tolist()
+        for text, may, score in zip(shown, self.mask().flatten().tolist(), scores, strict=True):
+            assert text == "−∞" if not may else abs(float(text) - score) < 0.01
         return True
 
 
@@ -243,12 +325,19 @@ def positions(visit):
     def show(**how):
         visited = visit("book/06-where-am-i.html", **how)
         return visited, ShownPositions(visited.page)
+def painter(visit):
+    def show(**how):
+        visited = visit("book/08-what-may-not-be-seen.html", **how)
+        return visited, Painted(visited.page)
 
     return show
 
 
 def test_the_page_shows_the_packages_positions(positions):
     visited, shown = positions()
+def test_the_saved_mask_shows_the_packages_numbers(painter):
+    visited, shown = painter()
+    assert shown.mask().tolist() == shown.saved["mask"]
     assert shown.agrees()
     assert not visited.problems
 
@@ -272,6 +361,64 @@ def test_places_and_width_are_chosen_by_keyboard(positions):
     keyboard.press("Tab")
     keyboard.press("Enter")
     assert shown.root.locator("table").is_visible()
+def test_each_preset_joins_the_mask_of_the_package(painter):
+    visited, shown = painter()
+    n = shown.n
+    made = {
+        "causal": causal_mask(n),
+        "padding": padding_mask(torch.tensor([shown.saved["length"]]), n),
+        "local": local_mask(n, shown.saved["window"]),
+    }
+    for name, mask in made.items():
+        shown.press("none")
+        assert shown.mask().all()
+        shown.press(name)
+        assert torch.equal(shown.mask(), mask[0, 0].expand(n, n)), name
+        assert not shown.mask().all(), f"{name} hides nothing in this example"
+        assert shown.agrees()
+    shown.press("none")
+    for name in made:
+        shown.press(name)
+    assert torch.equal(shown.mask(), (made["causal"] & made["padding"] & made["local"])[0, 0])
+    assert shown.agrees()
+    assert not visited.problems
+
+
+def test_a_row_with_nothing_to_attend_to_shows_zeros(painter):
+    visited, shown = painter()
+    shown.press("none")
+    assert "Nothing" not in shown.root.locator("[role=status]").inner_text()
+    for key in range(shown.n):
+        shown.cell(1, key).click()
+        assert shown.agrees()
+    assert shown.numbers(".number").reshape(shown.n, shown.n)[1].tolist() == [0.0] * shown.n
+    assert shown.numbers(".sum")[1] == 0
+    assert shown.saved["words"][1] in shown.root.locator("[role=status]").inner_text()
+    assert "NaN" not in shown.root.inner_text()
+    assert not visited.problems
+
+
+def test_a_mask_is_painted_by_keyboard(painter):
+    visited, shown = painter()
+    keyboard, page = visited.page.keyboard, visited.page
+    shown.root.locator("button[data-preset=none]").focus()
+    keyboard.press("Enter")
+    assert shown.mask().all()
+    for _ in range(4):  # three more presets, then the grid
+        keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.dataset.at") == "0 0"
+    keyboard.press("ArrowUp")  # at the edge: nowhere to go
+    for key in ("ArrowDown", "ArrowRight", "ArrowRight", "ArrowLeft"):
+        keyboard.press(key)
+    assert page.evaluate("document.activeElement.dataset.at") == "1 1"
+    keyboard.press("Space")
+    assert (~shown.mask()).nonzero().tolist() == [[1, 1]]
+    assert "may not see" in shown.cell(1, 1).get_attribute("aria-label")
+    assert shown.agrees()
+    keyboard.press("Enter")
+    assert shown.mask().all() and shown.agrees()
+    keyboard.press("Tab")  # the grid is one stop
+    assert not page.evaluate("document.activeElement.dataset.at")
     assert not visited.problems
 
 
@@ -295,6 +442,26 @@ def test_a_place_is_picked_in_the_picture(positions, theme, width):
         style = frame.evaluate("frame => getComputedStyle(frame).backgroundColor")
         assert style == "rgba(0, 0, 0, 0)"  # the page has styles of its own
     shown.root.locator("summary").click()
+def test_a_mask_is_painted_by_dragging(painter, theme, width):
+    visited, shown = painter(theme=theme, width=width)
+    shown.press("none")
+    mouse = visited.page.mouse
+    shown.cell(2, 0).scroll_into_view_if_needed()
+
+    def centre(query, key):
+        box = shown.cell(query, key).bounding_box()
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    mouse.move(*centre(2, 0))
+    mouse.down()
+    mouse.move(*centre(2, 2), steps=8)
+    mouse.up()
+    assert (~shown.mask()).nonzero().tolist() == [[2, 0], [2, 1], [2, 2]]
+    assert shown.agrees()
+    mouse.move(*centre(0, 0))  # nothing is held now
+    assert (~shown.mask()).sum() == 3
+    shown.cell(2, 1).click()
+    assert bool(shown.mask()[2, 1]) and shown.agrees()
     assert not visited.sideways()
     assert not visited.barriers("color-contrast")
     assert not visited.problems
