@@ -275,6 +275,7 @@ def test_agrees_with_hugging_face(hugging_face):
     hook.remove()
     [inside] = given
     inside = inside[0] if isinstance(inside, tuple) else inside
+    assert inside.min() == torch.finfo(torch.float32).min
     assert torch.equal(from_additive(inside), mask.expand(-1, -1, SEQ, -1))
 
 
