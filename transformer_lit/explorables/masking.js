@@ -33,10 +33,10 @@ function render({ model, el }) {
       <button type="button" data-preset="causal">&amp; causal</button>
       <button type="button" data-preset="padding">&amp; padding</button>
       <button type="button" data-preset="local">&amp; local</button></p>
+    <p>In each cell: the weight, and below it the score that went into the softmax. Click or drag
+      to hide and show. With the keyboard, arrows move and the space bar switches.</p>
     <table>
-      <caption>Each row is a word that looks (blue), each column a word that is looked at (red).
-        In a cell: the weight, and the score before the softmax. Click or drag to hide and show;
-        with the keyboard, arrows move and the space bar switches.</caption>
+      <caption>Rows (blue) look at columns (red)</caption>
       <thead><tr></tr></thead>
       <tbody></tbody>
     </table>
@@ -83,6 +83,7 @@ function render({ model, el }) {
         button.dataset.at = `${i} ${j}`;
         button.append(
           element("span", { class: "bar" }),
+          element("span", { class: "who" }),
           element("span", { class: "number" }),
           element("span", { class: "score" }),
         );
@@ -99,16 +100,15 @@ function render({ model, el }) {
     // Values that belong together arrive one by one: wait for the last of them.
     if (scores.length !== words.length || mask.length !== words.length) return;
     if (body.children.length !== words.length) build(words);
+    root.querySelector("[data-preset=local]").textContent = `& local, ±${model.get("window")}`;
     const weights = weigh(scores, mask);
     weights.forEach((row, i) => {
       row.forEach((weight, j) => {
         const button = cell(i, j);
         const may = mask[i][j];
         button.setAttribute("aria-pressed", may);
-        button.setAttribute(
-          "aria-label",
-          `${words[i]} ${may ? "may" : "may not"} see ${words[j]}, weight ${weight.toFixed(3)}`,
-        );
+        const who = `${words[i]} ${may ? "may" : "may not"} see ${words[j]}, weight and score `;
+        button.querySelector(".who").textContent = who;
         button.querySelector(".bar").style.width = `${100 * weight}%`;
         button.querySelector(".number").textContent = weight.toFixed(3);
         button.querySelector(".score").textContent = may ? scores[i][j].toFixed(2) : "−∞";
