@@ -51,6 +51,8 @@ class LayerNorm(nn.Module):
 class FeedForward(nn.Module):
     """Widen each vector, cut off below zero, narrow it again: the same network at each place.
 
+    Dropout between the two layers is PyTorch's; the paper has none there.
+
     Raises:
         ValueError: if a size is below 1, or ``dropout`` is not in [0, 1).
     """
