@@ -14,4 +14,5 @@ LADDER = (
     "positions",
     "relative_positions",
     "masking",
+    "block",
 )
