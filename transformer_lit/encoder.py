@@ -1,9 +1,11 @@
-"""The encoder: a stack of blocks that turns vectors into vectors that know their sequence.
+"""The encoder: a stack of blocks, and two ways to make one vector of the many it returns.
 
 Chapter: https://transformer-lit.github.io/transformer_lit/book/10-the-encoder.html
-Paper: Vaswani et al. 2017, section 3.1, https://arxiv.org/abs/1706.03762
+Paper: Vaswani et al. 2017, section 3.1, https://arxiv.org/abs/1706.03762 (the stack, post-norm);
+    Devlin et al. 2019, section 3, https://arxiv.org/abs/1810.04805 (a token for the whole).
 """
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -16,8 +18,8 @@ from transformer_lit.vocabulary import real_positions
 class Encoder(nn.Module):
     """Blocks one upon the other, pre-norm, and a last norm: a backbone for any task.
 
-    What goes in are vectors, with their positions already: embedded letters, frames of sound,
-    patches of an image. What comes out is one vector for each, to which a task puts its head.
+    What goes in are vectors that know their places already: embedded letters, frames of sound,
+    patches of an image. What comes out is one vector for each. A task adds its own head.
 
     Args:
         n_layers: how many blocks.
@@ -27,7 +29,7 @@ class Encoder(nn.Module):
         dropout: the share of each part's output that is set to zero in training.
 
     Raises:
-        ValueError: if ``n_layers`` is below 1, or as the parts of a block.
+        ValueError: if ``n_layers`` is below 1, or a block refuses its sizes.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Encoder(nn.Module):
             )
             for _ in range(n_layers)
         )
+        # A pre-norm block hands on a plain sum, which grows from block to block.
         self.norm = LayerNorm(d_model=d_model)
 
     def forward(
@@ -54,15 +57,17 @@ class Encoder(nn.Module):
         mask: Mask | None = None,
         need_weights: bool = False,
     ) -> tuple[Float[Tensor, "batch seq d_model"], list[Float[Tensor, "batch heads seq seq"]]]:
-        """Run the blocks in turn.
+        """Run the blocks in turn; the list holds each block's weights, and is empty if not asked.
 
         Args:
             x: the vectors.
-            mask: True = may attend; ``(batch or 1, heads or 1, query or 1, key or 1)``.
+            mask: True = may attend, the same for all blocks;
+                ``(batch or 1, heads or 1, query or 1, key or 1)``.
             need_weights: also return the weights of each block, from the first to the last.
 
         Raises:
-            ValueError: as ``MultiHeadAttention.forward``.
+            ValueError: if ``x`` is not ``d_model`` wide or is empty, or the mask is not boolean
+                or does not fit.
         """
         all_weights = []
         for block in self.blocks:
@@ -78,13 +83,46 @@ def mean_pool(
     """Average each sequence's vectors over its real positions.
 
     Raises:
-        ValueError: if a length is below 1 or larger than the sequence, or their number is not
-            that of the sequences.
+        ValueError: if there is not one length for each sequence, or one lies outside 1 .. seq.
     """
-    if len(lengths) != len(x) or int(lengths.min()) < 1:
-        raise ValueError(
-            f"there must be a length of at least 1 for each of {len(x)} sequences, "
-            f"got {lengths.tolist()}"
-        )
+    _check_lengths(x, lengths)
     real = real_positions(lengths, x.shape[1])[..., None]
     return x.masked_fill(~real, 0).sum(1) / lengths[:, None]
+
+
+class SummaryToken(nn.Module):
+    """Put a learned vector in front of each sequence, to gather what is said of the whole.
+
+    Raises:
+        ValueError: if ``d_model`` is below 1.
+    """
+
+    def __init__(self, *, d_model: int):
+        super().__init__()
+        if d_model < 1:
+            raise ValueError(f"d_model must be at least 1, got {d_model}")
+        self.vector = nn.Parameter(torch.randn(d_model))
+
+    def forward(
+        self, x: Float[Tensor, "batch seq d_model"], lengths: Int[Tensor, "batch"]
+    ) -> tuple[Float[Tensor, "batch seq_and_one d_model"], Int[Tensor, "batch"]]:
+        """Return the longer sequences and their lengths. The token stands at position 0.
+
+        Raises:
+            ValueError: if ``x`` is not ``d_model`` wide, there is not one length for each
+                sequence, or one lies outside 1 .. seq.
+        """
+        if x.shape[-1] != len(self.vector):
+            raise ValueError(f"x must be {len(self.vector)} wide, got shape {tuple(x.shape)}")
+        _check_lengths(x, lengths)
+        return torch.cat([self.vector.expand(len(x), 1, -1), x], dim=1), lengths + 1
+
+
+def _check_lengths(x: Tensor, lengths: Tensor) -> None:
+    if x.ndim != 3 or lengths.shape != x.shape[:1] or len(x) == 0:
+        raise ValueError(
+            "x must be (batch, seq, d_model), not empty, with one length per sequence, "
+            f"got shapes {tuple(x.shape)} and {tuple(lengths.shape)}"
+        )
+    if not 1 <= int(lengths.min()) <= int(lengths.max()) <= x.shape[1]:
+        raise ValueError(f"lengths must lie in 1 .. {x.shape[1]}, got {lengths.tolist()}")

@@ -8,6 +8,7 @@
 - `karate`: a social network of 34 people that split into two clubs.
 - `news`: 300 short English news documents.
 - `curves`: what long runs of `experiments/` measured, with how they were made.
+- `reviews`: 200 snippets of movie reviews, favourable or not.
 
 Import the one you need: `from transformer_lit.data import pronunciations`.
 """
