@@ -15,4 +15,5 @@ LADDER = (
     "relative_positions",
     "masking",
     "block",
+    "encoder",
 )
