@@ -55,7 +55,7 @@ def test_the_count_of_parameters_passes():
             "out_proj learns too",
         ),
         (lambda n, d, f: attention(d) + feed_forward(d, f) + 6 * d, "that is one block"),
-        (lambda n, d, f: 17, "with n_layers 3, d_model 7 and d_ff 11 it is 1292, got 17"),
+        (lambda n, d, f: 17, "with n_layers 3, d_model 7 and d_ff 11 it is 1286, got 17"),
     ],
 )
 def test_a_wrong_count_gets_its_hint(answer, hint):
@@ -105,12 +105,12 @@ def test_the_number_of_blocks_passes():
     ("answer", "hint"),
     [
         (lambda d, r: d // r, "what is left over needs a block too"),
-        (lambda d, r: d // r + 1, "for a distance of 6 and a reach of 3 the last block is one too"),
+        (lambda d, r: d // r + 1, "for a distance of 12 and a reach of 3 the last block is one"),
         (lambda d, r: d, "over as many places as it reaches"),
         (lambda d, r: math.ceil(d / (2 * r + 1)), "only reach of them on one side"),
-        (lambda d, r: math.ceil(d / (2 * r)), "what is left over needs a block too"),
+        (lambda d, r: math.ceil(d / (2 * r)), "only the places on one side count"),
         (lambda d, r: d - r, "one block reaches that much less far"),
-        (lambda d, r: 11, "it is 3, got 11"),
+        (lambda d, r: 11, "it is 7, got 11"),
     ],
 )
 def test_a_wrong_number_of_blocks_gets_its_hint(answer, hint):

@@ -89,7 +89,7 @@ def max_pool(answer):
 @exercise
 def blocks_needed(answer):
     """Check a function from a distance and a reach to the smallest number of blocks."""
-    for distance, reach in ((7, 3), (6, 3), (5, 7), (9, 1), (17, 4)):
+    for distance, reach in ((19, 3), (12, 3), (5, 7), (9, 1)):
         right = -(-distance // reach)
         found = answer(distance, reach)
         if found == right:
