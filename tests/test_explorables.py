@@ -7,8 +7,8 @@ import torch
 import traitlets
 
 from transformer_lit.explorables.attention import AttentionExplorable
-from transformer_lit.explorables.positions import PositionsExplorable
 from transformer_lit.explorables.masking import MaskingExplorable
+from transformer_lit.explorables.positions import PositionsExplorable
 from transformer_lit.masking import causal_mask, local_mask, padding_mask
 
 WORDS = ["money", "bank", "grows"]
@@ -238,6 +238,71 @@ class ShownPositions:
         drawn = torch.cat([expected.vector()[0::2], expected.vector()[1::2]])
         shades = torch.tensor(greens)[drawn.argsort()]
         assert len(greens) == d_model and (shades.diff() >= 0).all()
+        return True
+
+
+@pytest.fixture
+def positions(visit):
+    def show(**how):
+        visited = visit("book/06-where-am-i.html", **how)
+        return visited, ShownPositions(visited.page)
+
+    return show
+
+
+def test_the_page_shows_the_packages_positions(positions):
+    visited, shown = positions()
+    assert shown.agrees()
+    assert not visited.problems
+
+
+def test_places_and_width_are_chosen_by_keyboard(positions):
+    visited, shown = positions()
+    keyboard = visited.page.keyboard
+    before = int(shown.place.input_value())
+    shown.place.focus()
+    keyboard.press("ArrowRight")
+    assert int(shown.place.input_value()) == before + 1
+    assert shown.agrees()
+    keyboard.press("Tab")
+    keyboard.press("End")
+    assert shown.other.input_value() == "63"
+    assert shown.agrees()
+    keyboard.press("Tab")
+    keyboard.press("ArrowUp")
+    assert shown.root.locator("select").input_value() == "32"
+    assert shown.agrees()
+    keyboard.press("Tab")
+    keyboard.press("Enter")
+    assert shown.root.locator("table").is_visible()
+    assert not visited.problems
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
+def test_a_place_is_picked_in_the_picture(positions, theme, width):
+    visited, shown = positions(theme=theme, width=width)
+    for plot, place in ((".map", 5), (".curve", 60)):
+        shown.root.locator(plot).scroll_into_view_if_needed()
+        box = shown.root.locator(plot).bounding_box()
+        y = box["y"] + box["height"] / 2
+        visited.page.mouse.move(box["x"] + box["width"] / 2, y)
+        visited.page.mouse.down()
+        visited.page.mouse.move(box["x"] + box["width"] * (place + 0.5) / 64, y, steps=3)
+        visited.page.mouse.up()
+        assert int(shown.place.input_value()) == place
+        assert shown.agrees()
+        frame = shown.root.locator(".frame.place")
+        around = frame.bounding_box()
+        off = around["x"] + around["width"] / 2 - box["x"] - box["width"] * (place + 0.5) / 64
+        assert abs(off) < 2
+        style = frame.evaluate("frame => getComputedStyle(frame).backgroundColor")
+        assert style == "rgba(0, 0, 0, 0)"  # the page has styles of its own
+    shown.root.locator("summary").click()
+    assert not visited.sideways()
+    assert not visited.barriers("color-contrast")
+    assert not visited.problems
+
+
 # ---- chapter 08: a mask to paint
 
 LETTERS = ["a", "b", "c", "d", "e"]
@@ -321,10 +386,6 @@ class Painted:
 
 
 @pytest.fixture
-def positions(visit):
-    def show(**how):
-        visited = visit("book/06-where-am-i.html", **how)
-        return visited, ShownPositions(visited.page)
 def painter(visit):
     def show(**how):
         visited = visit("book/08-what-may-not-be-seen.html", **how)
@@ -333,8 +394,6 @@ def painter(visit):
     return show
 
 
-def test_the_page_shows_the_packages_positions(positions):
-    visited, shown = positions()
 def test_the_saved_mask_shows_the_packages_numbers(painter):
     visited, shown = painter()
     assert shown.mask().tolist() == shown.saved["mask"]
@@ -342,25 +401,6 @@ def test_the_saved_mask_shows_the_packages_numbers(painter):
     assert not visited.problems
 
 
-def test_places_and_width_are_chosen_by_keyboard(positions):
-    visited, shown = positions()
-    keyboard = visited.page.keyboard
-    before = int(shown.place.input_value())
-    shown.place.focus()
-    keyboard.press("ArrowRight")
-    assert int(shown.place.input_value()) == before + 1
-    assert shown.agrees()
-    keyboard.press("Tab")
-    keyboard.press("End")
-    assert shown.other.input_value() == "63"
-    assert shown.agrees()
-    keyboard.press("Tab")
-    keyboard.press("ArrowUp")
-    assert shown.root.locator("select").input_value() == "32"
-    assert shown.agrees()
-    keyboard.press("Tab")
-    keyboard.press("Enter")
-    assert shown.root.locator("table").is_visible()
 def test_each_preset_joins_the_mask_of_the_package(painter):
     visited, shown = painter()
     n = shown.n
@@ -423,25 +463,6 @@ def test_a_mask_is_painted_by_keyboard(painter):
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
-def test_a_place_is_picked_in_the_picture(positions, theme, width):
-    visited, shown = positions(theme=theme, width=width)
-    for plot, place in ((".map", 5), (".curve", 60)):
-        shown.root.locator(plot).scroll_into_view_if_needed()
-        box = shown.root.locator(plot).bounding_box()
-        y = box["y"] + box["height"] / 2
-        visited.page.mouse.move(box["x"] + box["width"] / 2, y)
-        visited.page.mouse.down()
-        visited.page.mouse.move(box["x"] + box["width"] * (place + 0.5) / 64, y, steps=3)
-        visited.page.mouse.up()
-        assert int(shown.place.input_value()) == place
-        assert shown.agrees()
-        frame = shown.root.locator(".frame.place")
-        around = frame.bounding_box()
-        off = around["x"] + around["width"] / 2 - box["x"] - box["width"] * (place + 0.5) / 64
-        assert abs(off) < 2
-        style = frame.evaluate("frame => getComputedStyle(frame).backgroundColor")
-        assert style == "rgba(0, 0, 0, 0)"  # the page has styles of its own
-    shown.root.locator("summary").click()
 def test_a_mask_is_painted_by_dragging(painter, theme, width):
     visited, shown = painter(theme=theme, width=width)
     shown.press("none")
