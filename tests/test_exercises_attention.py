@@ -74,7 +74,13 @@ def test_cold_softmax_hints(answer, hint):
 
 
 def solution(scores, mask):
-    exps = (scores - scores.max(-1, keepdim=True).values).exp() * mask
+    allowed = scores.masked_fill(~mask, -1e30)  # finite, so that empty rows stay finite
+    exps = (scores - allowed.amax(-1, keepdim=True)).masked_fill(~mask, -torch.inf).exp()
+    total = exps.sum(-1, keepdim=True)
+    return exps / total.where(total > 0, 1)
+
+
+def normalised(exps):
     total = exps.sum(-1, keepdim=True)
     return exps / total.where(total > 0, 1)
 
@@ -98,6 +104,11 @@ def test_masked_softmax_solved():
         (lambda s, m: s.masked_fill(~m, -torch.inf).softmax(-1), "yours gets NaN"),
         (lambda s, m: s.masked_fill(~m, -1e9).softmax(-1), "still has weights"),
         (lambda s, m: m / m.sum(-1, keepdim=True), "the softmax of their scores alone"),
+        (
+            lambda s, m: normalised((s - s.amax(-1, keepdim=True)).exp() * m),
+            "a hidden score of 300",
+        ),
+        (lambda s, m: normalised(s.masked_fill(~m, -torch.inf).exp()), "scores of 300 overflow"),
     ],
 )
 def test_masked_softmax_hints(answer, hint):

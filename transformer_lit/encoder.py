@@ -19,7 +19,7 @@ class Encoder(nn.Module):
     """Blocks one upon the other, pre-norm, and a last norm: a backbone for any task.
 
     What goes in are vectors that know their places already: embedded letters, frames of sound,
-    patches of an image. What comes out is one vector for each. A task adds its own head.
+    patches of an image. What comes out is one vector for each. A task adds its own task head.
 
     Args:
         n_layers: how many blocks.

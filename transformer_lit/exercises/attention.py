@@ -73,6 +73,14 @@ def masked_softmax(answer) -> None:
         if (found.sum(-1) - 1).abs().max() > 1e-4:
             raise Mistake("rows must sum to one: mask the scores before the softmax, not after it")
         raise Mistake("the allowed keys of a row must get the softmax of their scores alone")
+    loud = scores.clone()
+    loud[0, 2] = 300  # hidden by the mask
+    if not torch.allclose(answer(loud, mask.clone()), softmax_weights(loud, mask), atol=1e-5):
+        raise Mistake("a hidden score of 300 changed the row: subtract the largest allowed score")
+    if not torch.allclose(answer(scores + 300, mask.clone()), softmax_weights(scores, mask), 1e-4):
+        raise Mistake(
+            "scores of 300 overflow: subtract the largest of a row before you exponentiate"
+        )
     nothing = answer(scores.clone(), mask & torch.tensor([[True], [False], [True]]))
     if not nothing.isfinite().all():
         raise Mistake("a query that may see nothing must get zeros, yours gets NaN")
