@@ -3,7 +3,7 @@
     python experiments/position_costs.py
 
 writes `transformer_lit/data/curves/position_costs.json`, which chapter 07 shows: processor time on
-one thread, the least of several runs, and the most bytes alive at once. It takes about a minute.
+one thread, the least of several runs, and the most bytes alive at once. It takes half a minute.
 """
 
 import json

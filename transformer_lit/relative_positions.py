@@ -154,11 +154,12 @@ def shift(
 class T5(RelativePosition):
     """One learned number per head and bucket of distances, all 0 at first; far buckets are wide.
 
-    The paper does not divide scores by ``sqrt(d_head)``; the attention that calls this does.
+    The paper does not divide scores by ``sqrt(d_head)``; the attention that calls this does. There
+    all layers share one table, here each attention has its own.
 
     Args:
         n_heads: how many heads.
-        causal: whether no query may see what is behind it; then all buckets look back. Otherwise
+        causal: whether no query may see what comes after it; then all buckets look back. Otherwise
             half of them look ahead.
         n_buckets: how many buckets; half of a direction's hold one distance each, the rest widen
             up to ``max_distance``, and the last takes all beyond.
@@ -283,8 +284,8 @@ class ALiBi(RelativePosition):
 def slopes(n_heads: int) -> Float[Tensor, "n_heads"]:
     """Give ALiBi's slopes: ``2 ** (-8 / n)``, its square, its cube, … for ``n`` heads.
 
-    If ``n_heads`` is no power of two: the slopes of the power below, then every other one of the
-    power above, as the authors' code has it.
+    That is for powers of two. For other ``n_heads``: the slopes of the power below, then every
+    other one of the power above, as the authors' code has it.
 
     Raises:
         ValueError: if ``n_heads`` is below 1.
