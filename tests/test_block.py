@@ -336,6 +336,20 @@ def test_where_nothing_may_be_attended_to_gradients_are_finite(norm_first):
 # ---- bad input
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_norm_refuses_another_dtype_unless_autocast_mixes_them(dtype):
+    x = vectors().to(dtype)
+    with pytest.raises(ValueError, match=f"x is {dtype}, the layer torch.float32"):
+        some_norm(D_MODEL)(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert some_norm(D_MODEL)(x).isfinite().all()
+
+
+def test_another_device_is_refused():
+    with pytest.raises(RuntimeError, match="device"):
+        block(norm_first=True)(vectors().to("meta"))
+
+
 @pytest.mark.parametrize(("d_model", "eps"), [(0, 1e-5), (-1, 1e-5), (3, 0.0), (3, -1e-5)])
 def test_a_norm_of_no_width_or_no_eps_is_refused(d_model, eps):
     expected = f"d_model must be at least 1 and eps positive, got {d_model} and {eps}"

@@ -142,6 +142,14 @@ def test_only_the_learned_table_is_learned_and_saved():
 def test_the_table_moves_with_the_layer(kind):
     layer = kinds()[kind].double()
     assert layer(vectors().double()).dtype == torch.float64
+    with pytest.raises(RuntimeError, match="device"):
+        layer(vectors().to("meta"))
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_vectors_keep_their_dtype(kind, dtype):
+    assert kinds()[kind](vectors().to(dtype)).dtype == dtype
 
 
 # ---- agreement

@@ -39,9 +39,12 @@ class LayerNorm(nn.Module):
         """Normalise each vector by itself: nothing passes between places or sequences.
 
         Raises:
-            ValueError: if ``x`` is not ``d_model`` wide.
+            ValueError: if ``x`` is not ``d_model`` wide, or of another dtype than the layer
+                (autocast may mix them).
         """
         _check_width(x, len(self.gain))
+        if x.dtype != self.gain.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(f"x is {x.dtype}, the layer {self.gain.dtype}: convert one of them")
         mean = x.mean(-1, keepdim=True)
         # The mean of the squares, divided by d_model: torch.var would divide by d_model - 1.
         variance = (x - mean).square().mean(-1, keepdim=True)

@@ -100,4 +100,5 @@ def _rows(table: Tensor, x: Tensor, d_model: int | None = None) -> Tensor:
         raise ValueError(
             f"x has {x.shape[1]} places, but there are rows for max_len = {len(table)} only"
         )
-    return table[: x.shape[1]]
+    # In the dtype of x, or vectors in half precision would come out in single precision.
+    return table[: x.shape[1]].to(x.dtype)
