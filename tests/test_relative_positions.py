@@ -604,6 +604,18 @@ def test_rope_needs_an_even_width(layout, d_head):
         to_half_split(d_head)
 
 
+@pytest.mark.parametrize("places", [[0, -1], [3], [0, 1, 2]])
+def test_places_that_are_negative_or_not_one_per_vector_are_refused(unchecked_shapes, places):
+    expected = rf"2 places, none of them negative, got \[{', '.join(map(str, places))}\]"
+    with pytest.raises(ValueError, match=expected):
+        RoPE(d_head=4, layout="half-split").turn(torch.randn(1, 1, 2, 4), torch.tensor(places))
+
+
+def test_a_vector_of_another_width_is_not_turned():
+    with pytest.raises(ValueError, match="heads 4 wide, the attention's are 6"):
+        RoPE(d_head=4, layout="half-split").turn(torch.randn(1, 1, 1, 6), torch.arange(1))
+
+
 def test_ropes_layout_is_one_of_two_and_has_no_default():
     with pytest.raises(ValueError, match="'interleaved' or 'half-split', got 'llama'"):
         RoPE(d_head=D_HEAD, layout="llama")

@@ -237,12 +237,25 @@ class RoPE(RelativePosition):
         """Turn queries and keys, each by the angles of its place."""
         _check_width(q, self.d_head)
         place = torch.arange(k.shape[-2], device=k.device)
-        return self.turn(q, place[k.shape[-2] - q.shape[-2] :]), self.turn(k, place)
+        return self._turn(q, place[k.shape[-2] - q.shape[-2] :]), self._turn(k, place)
 
     def turn(
         self, x: Float[Tensor, "*batch seq d_head"], place: Int[Tensor, "seq"]
     ) -> Float[Tensor, "*batch seq d_head"]:
-        """Turn pair ``i`` of each vector by ``place * 10000 ** (-2i / d_head)`` radians."""
+        """Turn pair ``i`` of each vector by ``place * 10000 ** (-2i / d_head)`` radians.
+
+        Raises:
+            ValueError: if ``x`` is not ``d_head`` wide, there is not one place for each of its
+                vectors, or a place is negative.
+        """
+        _check_width(x, self.d_head)
+        if place.shape != x.shape[-2:-1] or bool((place < 0).any()):
+            raise ValueError(
+                f"there must be {x.shape[-2]} places, none of them negative, got {place.tolist()}"
+            )
+        return self._turn(x, place)
+
+    def _turn(self, x: Tensor, place: Tensor) -> Tensor:
         angles = _angles(place, self.d_head)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         pair = -1 if self.layout == "interleaved" else -2
