@@ -7,19 +7,14 @@ as soon as it is done, and a run that is in the file already is not made again: 
 stop, give the same command; to start anew, delete the file.
 """
 
-import json
-import logging
 import math
-import platform
-import sys
-import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
+from saved_runs import make_missing
 from transformer_lit.data import news
 from transformer_lit.embedding import Embedding
 from transformer_lit.multi_head import MultiHeadAttention
@@ -150,33 +145,13 @@ def one_run(method, seed, data, *, steps):
 
 def main():
     """Make the runs that are missing from the file."""
-    LOG.parent.mkdir(exist_ok=True)
-    logging.basicConfig(filename=LOG, level=logging.INFO, format="%(asctime)s %(message)s")
-    result = {
-        "recipe": RECIPE,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "machine": "2 cores of an x86-64 CPU, of which one was used",
-        "lengths": list(LENGTHS),
-        "runs": [],
-    }
-    if RESULT.exists():
-        found = json.loads(RESULT.read_text("utf-8"))
-        if found["recipe"] != RECIPE:
-            sys.exit(f"{RESULT} was made with another recipe: delete it to start anew")
-        result = found
-    done = {(run["method"], run["seed"]) for run in result["runs"]}
-    wanted = [(method, seed) for seed in SEEDS for method in METHODS]
     data = text()
-    for method, seed in tqdm([pair for pair in wanted if pair not in done], unit="run"):
-        start = time.process_time()
-        perplexities = one_run(method, seed, data, steps=RECIPE["steps"])
-        seconds = round(time.process_time() - start)
-        run = {"method": method, "seed": seed, "perplexity": perplexities, "seconds": seconds}
-        result["runs"].append(run)
-        half_written = RESULT.with_suffix(".part")
-        half_written.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-        half_written.replace(RESULT)
-        logging.info("%s", run)
+
+    def run(method, seed):
+        return {"perplexity": one_run(method, seed, data, steps=RECIPE["steps"])}
+
+    wanted = [{"method": method, "seed": seed} for seed in SEEDS for method in METHODS]
+    make_missing(RESULT, LOG, recipe=RECIPE, wanted=wanted, run=run, lengths=list(LENGTHS))
 
 
 if __name__ == "__main__":

@@ -8,18 +8,13 @@ the same command; to start anew, delete the file.
 """
 
 import itertools
-import json
-import logging
-import platform
-import sys
-import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
+from saved_runs import make_missing
 from transformer_lit.block import Block, FeedForward, LayerNorm
 from transformer_lit.data import alignment
 from transformer_lit.data.pronunciations import LETTERS
@@ -155,35 +150,17 @@ def one_run(order, rate, warmup, seed, parts, *, steps, n_layers):
 
 def main():
     """Make the runs that are missing from the file."""
-    LOG.parent.mkdir(exist_ok=True)
-    logging.basicConfig(filename=LOG, level=logging.INFO, format="%(asctime)s %(message)s")
-    result = {
-        "recipe": RECIPE,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "machine": "2 cores of an x86-64 CPU, of which one was used",
-        "runs": [],
-    }
-    if RESULT.exists():
-        found = json.loads(RESULT.read_text("utf-8"))
-        if found["recipe"] != RECIPE:
-            sys.exit(f"{RESULT} was made with another recipe: delete it to start anew")
-        result = found
+    sizes = {"steps": RECIPE["steps"], "n_layers": RECIPE["n_layers"]}
+    parts = data()
+
+    def run(**settings):
+        return one_run(**settings, parts=parts, **sizes)
+
     wanted = [
         dict(zip(("order", "rate", "warmup", "seed"), values, strict=True))
         for values in itertools.product(ORDERS, RATES, WARMUPS, SEEDS)
     ]
-    done = [{name: run[name] for name in wanted[0]} for run in result["runs"]]
-    parts = data()
-    for settings in tqdm([settings for settings in wanted if settings not in done], unit="run"):
-        start = time.process_time()
-        sizes = {"steps": RECIPE["steps"], "n_layers": RECIPE["n_layers"]}
-        run = {**settings, **one_run(**settings, parts=parts, **sizes)}
-        run["seconds"] = round(time.process_time() - start)
-        result["runs"].append(run)
-        half_written = RESULT.with_suffix(".part")
-        half_written.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-        half_written.replace(RESULT)
-        logging.info("%s", run)
+    make_missing(RESULT, LOG, recipe=RECIPE, wanted=wanted, run=run)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,43 @@
+"""What the experiments share: make the runs that are missing from a file, save each when done."""
+
+import json
+import logging
+import platform
+import sys
+import time
+
+import torch
+from tqdm import tqdm
+
+
+def make_missing(result_file, log_file, *, recipe, wanted, run, **more):
+    """Make the runs of `wanted` that `result_file` does not hold yet.
+
+    Each entry of `wanted` is a dict of settings; `run(**settings)` returns what it measured, as a
+    dict. `more` is saved beside the recipe. Leaves with a message if the file holds runs of another
+    recipe.
+    """
+    log_file.parent.mkdir(exist_ok=True)
+    logging.basicConfig(filename=log_file, level=logging.INFO, format="%(asctime)s %(message)s")
+    result = {
+        "recipe": recipe,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "machine": "2 cores of an x86-64 CPU, of which one was used",
+        **more,
+        "runs": [],
+    }
+    if result_file.exists():
+        found = json.loads(result_file.read_text("utf-8"))
+        if found["recipe"] != recipe:
+            sys.exit(f"{result_file} was made with another recipe: delete it to start anew")
+        result = found
+    done = [{name: made[name] for name in wanted[0]} for made in result["runs"]]
+    for settings in tqdm([settings for settings in wanted if settings not in done], unit="run"):
+        start = time.process_time()
+        made = {**settings, **run(**settings)}
+        made["seconds"] = round(time.process_time() - start)
+        result["runs"].append(made)
+        half_written = result_file.with_suffix(".part")
+        half_written.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        half_written.replace(result_file)
+        logging.info("%s", made)
