@@ -6,18 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from tests.verdicts import refused, stub
 from transformer_lit.block import Block, FeedForward
 from transformer_lit.exercises import block as check
 from transformer_lit.multi_head import MultiHeadAttention
-
-
-def refused(verdict, hint):
-    assert not verdict
-    assert str(verdict).startswith("Not quite: ") and hint in str(verdict)
-
-
-def stub(*_):
-    pass
 
 
 def test_what_is_unwritten_is_not_yet():

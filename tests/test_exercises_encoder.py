@@ -5,18 +5,10 @@ import math
 import pytest
 import torch
 
+from tests.verdicts import refused, stub
 from transformer_lit.encoder import mean_pool
 from transformer_lit.exercises import encoder as check
 from transformer_lit.vocabulary import real_positions
-
-
-def refused(verdict, hint):
-    assert not verdict
-    assert str(verdict).startswith("Not quite: ") and hint in str(verdict)
-
-
-def stub(*_):
-    pass
 
 
 def test_what_is_unwritten_is_not_yet():

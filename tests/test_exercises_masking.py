@@ -3,17 +3,9 @@
 import pytest
 import torch
 
+from tests.verdicts import refused, stub
 from transformer_lit.exercises import masking as check
 from transformer_lit.masking import causal_mask, local_mask
-
-
-def refused(verdict, hint):
-    assert not verdict
-    assert str(verdict).startswith("Not quite: ") and hint in str(verdict)
-
-
-def stub(*_):
-    pass
 
 
 def test_what_is_unwritten_is_not_yet():

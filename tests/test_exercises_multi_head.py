@@ -6,19 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from tests.verdicts import refused, stub
 from transformer_lit.exercises import multi_head as check
 from transformer_lit.multi_head import MultiHeadAttention, SeparateHeads
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
-
-
-def refused(verdict, hint):
-    assert not verdict
-    assert str(verdict).startswith("Not quite: ") and hint in str(verdict)
-
-
-def stub(*_):
-    pass
 
 
 def test_what_is_unwritten_is_not_yet():

@@ -5,17 +5,9 @@ import math
 import pytest
 import torch
 
+from tests.verdicts import refused, stub
 from transformer_lit.exercises import positions as check
 from transformer_lit.positions import sinusoids
-
-
-def refused(verdict, hint):
-    assert not verdict
-    assert str(verdict).startswith("Not quite: ") and hint in str(verdict)
-
-
-def stub(*_):
-    pass
 
 
 def test_what_is_unwritten_is_not_yet():

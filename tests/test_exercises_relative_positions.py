@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from tests.verdicts import refused, stub
 from transformer_lit.exercises import relative_positions as check
 from transformer_lit.relative_positions import (
     ALiBi,
@@ -15,15 +16,6 @@ from transformer_lit.relative_positions import (
     slopes,
     to_half_split,
 )
-
-
-def refused(verdict, hint):
-    assert not verdict
-    assert str(verdict).startswith("Not quite: ") and hint in str(verdict)
-
-
-def stub(*_, **__):
-    pass
 
 
 @pytest.mark.parametrize("name", ["half_distance", "complex_score", "other_layout", "logarithmic"])

@@ -6,17 +6,9 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from tests.verdicts import refused, stub
 from transformer_lit.exercises import vocabulary as check
 from transformer_lit.vocabulary import real_positions
-
-
-def refused(verdict, hint):
-    assert not verdict
-    assert str(verdict).startswith("Not quite: ") and hint in str(verdict)
-
-
-def stub(*_):
-    pass
 
 
 def test_what_is_unwritten_is_not_yet():

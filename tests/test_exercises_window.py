@@ -3,17 +3,9 @@
 import pytest
 import torch.nn.functional as F
 
+from tests.verdicts import refused, stub
 from transformer_lit.exercises import window as check
 from transformer_lit.window import windows
-
-
-def refused(verdict, hint):
-    assert not verdict
-    assert str(verdict).startswith("Not quite: ") and hint in str(verdict)
-
-
-def stub(*_):
-    pass
 
 
 def test_what_is_unwritten_is_not_yet():
