@@ -16,4 +16,8 @@ LADDER = (
     "masking",
     "block",
     "encoder",
+    "encoder_decoder",
+    "training",
+    "decoding",
+    "scheduled_sampling",
 )

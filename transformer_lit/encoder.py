@@ -5,6 +5,8 @@ Paper: Vaswani et al. 2017, section 3.1, https://arxiv.org/abs/1706.03762 (the s
     Devlin et al. 2019, section 3, https://arxiv.org/abs/1810.04805 (a token for the whole).
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from transformer_lit.vocabulary import real_positions
 
 
 class Encoder(nn.Module):
-    """Blocks one upon the other, pre-norm, and a last norm: a backbone for any task.
+    """Blocks one upon the other, and a last norm: a backbone for any task.
 
     What goes in are vectors that know their places already: embedded letters, frames of sound,
     patches of an image. What comes out is one vector for each. A task adds its own task head.
@@ -27,23 +29,34 @@ class Encoder(nn.Module):
         n_heads: the heads of each block.
         d_ff: the width within each block's feed-forward network.
         dropout: the share of each part's output that is set to zero in training.
+        norm_first: pre-norm; post-norm if False (chapter 09).
+        position: makes the ``RelativePosition`` of a block's attention (chapter 07).
 
     Raises:
         ValueError: if ``n_layers`` is below 1, or a block refuses its sizes.
     """
 
     def __init__(
-        self, *, n_layers: int, d_model: int, n_heads: int, d_ff: int, dropout: float = 0.0
+        self,
+        *,
+        n_layers: int,
+        d_model: int,
+        n_heads: int,
+        d_ff: int,
+        dropout: float = 0.0,
+        norm_first: bool = True,
+        position: Callable[[], nn.Module | None] = lambda: None,
     ):
         super().__init__()
         if n_layers < 1:
             raise ValueError(f"n_layers must be at least 1, got {n_layers}")
         self.blocks = nn.ModuleList(
             Block(
-                attention=MultiHeadAttention(d_model=d_model, n_heads=n_heads),
+                attention=MultiHeadAttention(d_model=d_model, n_heads=n_heads, position=position()),
                 feed_forward=FeedForward(d_model=d_model, d_ff=d_ff, dropout=dropout),
                 d_model=d_model,
                 dropout=dropout,
+                norm_first=norm_first,
             )
             for _ in range(n_layers)
         )

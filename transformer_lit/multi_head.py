@@ -17,6 +17,8 @@ from transformer_lit.attention import (
     fused_attention,
 )
 
+Heads = Float[Tensor, "batch heads seq d_head"]
+
 
 class MultiHeadAttention(nn.Module):
     """One projection, split among the heads: what everybody runs.
@@ -45,13 +47,23 @@ class MultiHeadAttention(nn.Module):
         self.v_proj = nn.Linear(d_model, d_model)
         self.out_proj = nn.Linear(d_model, d_model)
 
+    def keys_values(self, x: Float[Tensor, "batch key d_model"]) -> tuple[Heads, Heads]:
+        """Project vectors to the keys and the values of all heads.
+
+        Raises:
+            ValueError: if ``x`` is not ``d_model`` wide or is empty.
+        """
+        _check_input(x, self.k_proj.in_features)
+        return self._split(self.k_proj(x)), self._split(self.v_proj(x))
+
     def forward(
         self,
-        x: Float[Tensor, "batch seq d_model"],
+        x: Float[Tensor, "batch query d_model"],
         *,
         mask: Mask | None = None,
         need_weights: bool = False,
-    ) -> tuple[Float[Tensor, "batch seq d_model"], Float[Tensor, "batch heads seq seq"] | None]:
+        keys_values: tuple[Heads, Heads] | None = None,
+    ) -> tuple[Float[Tensor, "batch query d_model"], Float[Tensor, "batch heads query key"] | None]:
         """Let every head mix the vectors of ``x``, join the results and project them.
 
         Where nothing may be attended to, the heads give zeros and the output is the bias of
@@ -61,16 +73,15 @@ class MultiHeadAttention(nn.Module):
             x: the vectors.
             mask: True = may attend; ``(batch or 1, heads or 1, query or 1, key or 1)``.
             need_weights: also return each head's weights, at the price of the explicit form.
+            keys_values: attend to these, made by the method of this name, instead of to ``x``.
 
         Raises:
             ValueError: if ``x`` is not ``d_model`` wide or is empty, or the mask is not boolean
                 or does not fit.
         """
         _check_input(x, self.q_proj.in_features)
-        q, k, v = (
-            rearrange(proj(x), "batch seq (heads d) -> batch heads seq d", heads=self.n_heads)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        q = self._split(self.q_proj(x))
+        k, v = self.keys_values(x) if keys_values is None else keys_values
         position, bias = self.position, None
         if position is not None:
             q, k = position.rotate(q, k)
@@ -83,6 +94,9 @@ class MultiHeadAttention(nn.Module):
             heads, weights = fused_attention(q, k, v, mask, bias=bias), None
         output = self.out_proj(rearrange(heads, "batch heads seq d -> batch seq (heads d)"))
         return output, weights if need_weights else None
+
+    def _split(self, x: Tensor) -> Heads:
+        return rearrange(x, "batch seq (heads d) -> batch heads seq d", heads=self.n_heads)
 
 
 class SeparateHeads(nn.Module):

@@ -1,0 +1,352 @@
+"""Encoder and decoder: one reads a sequence, the other writes a new one and looks back at it.
+
+Chapter: https://transformer-lit.github.io/transformer_lit/book/11-encoder-and-decoder.html
+Paper: Vaswani et al. 2017, sections 3.1 and 3.2.3, https://arxiv.org/abs/1706.03762;
+    Shazeer 2019, section 2.4, https://arxiv.org/abs/1911.02150 (keys and values kept).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from transformer_lit.block import FeedForward, LayerNorm
+from transformer_lit.embedding import Embedding, TiedOutput
+from transformer_lit.encoder import Encoder
+from transformer_lit.masking import causal_mask
+from transformer_lit.multi_head import Heads, MultiHeadAttention
+from transformer_lit.positions import SinusoidalPositions
+from transformer_lit.vocabulary import PAD, Vocabulary
+
+BEGIN, STOP = "<begin>", "<stop>"
+PAD_ID, BEGIN_ID, STOP_ID = 0, 1, 2
+
+KeysValues = tuple[Heads, Heads]
+Vectors = Float[Tensor, "batch seq d_model"]
+PaddingMask = Bool[Tensor, "batch 1 1 source"]
+
+
+def target_vocabulary(symbols: Iterable[str]) -> Vocabulary:
+    """Number the symbols of a target: padding is 0, begin 1, stop 2, the others follow."""
+    return Vocabulary(symbols, specials=(PAD, BEGIN, STOP))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a whole model is made of. The two stacks have ``n_layers`` blocks each."""
+
+    source_size: int
+    target_size: int
+    d_model: int = 256
+    n_heads: int = 4
+    n_layers: int = 3
+    d_ff: int = 1024
+    dropout: float = 0.1
+    norm_first: bool = True
+    max_len: int = 64
+
+
+class Cache:
+    """The keys and values one self-attention has computed: what is done need not be done again.
+
+    Room for ``max_len`` places is taken once; each call writes behind what is there.
+    """
+
+    def __init__(self, max_len: int):
+        self.max_len, self.length = max_len, 0
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
+
+    def extend(self, new: KeysValues) -> KeysValues:
+        """Write new keys and values behind the old ones, and return all of them, as views.
+
+        Raises:
+            ValueError: if there is no room left.
+        """
+        batch, n_heads, n_new, d_head = new[0].shape
+        start, end = self.length, self.length + n_new
+        if end > self.max_len:
+            raise ValueError(f"the cache has room for max_len = {self.max_len} places, got {end}")
+        if self.keys is None:
+            self.keys = new[0].new_empty(batch, n_heads, self.max_len, d_head)
+            self.values = torch.empty_like(self.keys)
+        self.keys[:, :, start:end], self.values[:, :, start:end] = new
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def select(self, rows: Int[Tensor, "rows"]) -> None:
+        """Keep these sequences of the batch, in this order; one may be kept several times."""
+        if self.keys is not None:
+            self.keys, self.values = self.keys[rows], self.values[rows]
+
+
+class DecoderBlock(nn.Module):
+    """Attention among what is written, attention to what was read, then the network at each place.
+
+    Args:
+        d_model: the width of the vectors.
+        n_heads: the heads of both attentions.
+        d_ff: the width within the feed-forward network.
+        dropout: the share of each part's output that is set to zero in training.
+        norm_first: pre-norm; post-norm if False.
+        position: the ``RelativePosition`` of the self-attention, if any.
+    """
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        n_heads: int,
+        d_ff: int,
+        dropout: float = 0.0,
+        norm_first: bool = True,
+        position: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.self_attention = MultiHeadAttention(
+            d_model=d_model, n_heads=n_heads, position=position
+        )
+        self.cross_attention = MultiHeadAttention(d_model=d_model, n_heads=n_heads)
+        self.feed_forward = FeedForward(d_model=d_model, d_ff=d_ff, dropout=dropout)
+        self.self_norm = LayerNorm(d_model=d_model)
+        self.cross_norm = LayerNorm(d_model=d_model)
+        self.feed_forward_norm = LayerNorm(d_model=d_model)
+        self.dropout = nn.Dropout(dropout)
+        self.norm_first = norm_first
+
+    def forward(
+        self,
+        x: Vectors,
+        memory: KeysValues,
+        *,
+        mask: Bool[Tensor, "#batch 1 query key"] | None,
+        memory_mask: PaddingMask,
+        cache: Cache | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Vectors, Float[Tensor, "batch heads seq source"] | None]:
+        """Run the three parts; the weights are those of the cross-attention.
+
+        Args:
+            x: the vectors of what is written: all of it, or with a cache its newest places.
+            memory: keys and values of what was read, from ``cross_attention.keys_values``.
+            mask: which of its own places each place may see.
+            memory_mask: which places of the source are real.
+            cache: keys and values of the places written before.
+            need_weights: also return the weights of the cross-attention.
+        """
+        weights = None
+
+        def look_at_self(x: Tensor) -> Tensor:
+            new = self.self_attention.keys_values(x)
+            known = new if cache is None else cache.extend(new)
+            return self.self_attention(x, mask=mask, keys_values=known)[0]
+
+        def look_at_source(x: Tensor) -> Tensor:
+            nonlocal weights
+            mixed, weights = self.cross_attention(
+                x, mask=memory_mask, keys_values=memory, need_weights=need_weights
+            )
+            return mixed
+
+        for norm, part in (
+            (self.self_norm, look_at_self),
+            (self.cross_norm, look_at_source),
+            (self.feed_forward_norm, self.feed_forward),
+        ):
+            if self.norm_first:
+                x = x + self.dropout(part(norm(x)))
+            else:
+                x = norm(x + self.dropout(part(x)))
+        return x, weights
+
+
+class State:
+    """What a decoder keeps between two steps: the source's keys and values, and its own."""
+
+    def __init__(self, memory: list[KeysValues], memory_mask: PaddingMask, max_len: int):
+        self.memory, self.memory_mask = memory, memory_mask
+        self.caches = [Cache(max_len) for _ in memory]
+
+    @property
+    def length(self) -> int:
+        """How many symbols were written."""
+        return self.caches[0].length
+
+    def select(self, rows: Int[Tensor, "rows"]) -> None:
+        """Keep these sequences of the batch, in this order; one may be kept several times."""
+        self.memory = [(keys[rows], values[rows]) for keys, values in self.memory]
+        self.memory_mask = self.memory_mask[rows]
+        for cache in self.caches:
+            cache.select(rows)
+
+
+class EncoderDecoder(nn.Module):
+    """Read a sequence of ids, write another: the Transformer of the paper.
+
+    Targets begin with ``BEGIN_ID`` and end with ``STOP_ID``; 0 is padding on both sides. The target
+    embedding is the output layer as well.
+
+    Args:
+        settings: the sizes.
+        position: makes a ``RelativePosition`` (chapter 07) for each self-attention; without it,
+            sinusoids are added to the embeddings.
+
+    Raises:
+        ValueError: if a size is refused by the part that has it.
+    """
+
+    def __init__(self, settings: Settings, *, position: Callable[[], nn.Module] | None = None):
+        super().__init__()
+        s = self.settings = settings
+        self.source_embedding = Embedding(vocab_size=s.source_size, d_model=s.d_model, scaled=True)
+        self.target_embedding = Embedding(vocab_size=s.target_size, d_model=s.d_model, scaled=True)
+        self.places = SinusoidalPositions(d_model=s.d_model, max_len=s.max_len)
+        self.absolute = position is None
+        make = position or (lambda: None)
+        sizes = {
+            "d_model": s.d_model,
+            "n_heads": s.n_heads,
+            "d_ff": s.d_ff,
+            "dropout": s.dropout,
+            "norm_first": s.norm_first,
+        }
+        self.encoder = Encoder(n_layers=s.n_layers, position=make, **sizes)
+        self.decoder = nn.ModuleList(
+            DecoderBlock(position=make(), **sizes) for _ in range(s.n_layers)
+        )
+        self.norm = LayerNorm(d_model=s.d_model)
+        self.output = TiedOutput(self.target_embedding)
+        self.dropout = nn.Dropout(s.dropout)
+
+    def forward(
+        self,
+        source: Int[Tensor, "batch source"],
+        target: Int[Tensor, "batch seq"],
+    ) -> Float[Tensor, "batch seq target_size"]:
+        """Score, at each place of the target, what comes next: all places in one pass.
+
+        Raises:
+            ValueError: if the source is empty or a row of it is nothing but padding, or a target
+                does not begin with ``BEGIN_ID``.
+        """
+        return self.decode(target, *self.encode(source))
+
+    def encode(self, source: Int[Tensor, "batch source"]) -> tuple[list[KeysValues], PaddingMask]:
+        """Read the source: keys and values for each block of the decoder, and the padding mask.
+
+        Raises:
+            ValueError: as ``forward``.
+        """
+        mask = _real(source)[:, None, None]
+        x, _ = self.encoder(self._embed(self.source_embedding, source), mask=mask)
+        return [block.cross_attention.keys_values(x) for block in self.decoder], mask
+
+    def decode(
+        self,
+        target: Int[Tensor, "batch seq"],
+        memory: Sequence[KeysValues],
+        memory_mask: PaddingMask,
+    ) -> Float[Tensor, "batch seq target_size"]:
+        """Score what comes next at each place of the target, given what was read.
+
+        Raises:
+            ValueError: as ``forward``.
+        """
+        _check_target(target)
+        return self._decode(target, memory, memory_mask)[0]
+
+    def attention(
+        self, source: Int[Tensor, "batch source"], target: Int[Tensor, "batch seq"]
+    ) -> list[Float[Tensor, "batch heads seq source"]]:
+        """Return the cross-attention's weights, one tensor for each block of the decoder.
+
+        Raises:
+            ValueError: as ``forward``.
+        """
+        _check_target(target)
+        return self._decode(target, *self.encode(source), need_weights=True)[1]
+
+    def start(self, source: Int[Tensor, "batch source"], max_len: int | None = None) -> State:
+        """Read the source, and make ready to write up to ``max_len`` symbols one at a time.
+
+        Raises:
+            ValueError: as ``forward``, or if ``max_len`` is below 1 or above that of the settings.
+        """
+        most = self.settings.max_len
+        max_len = most if max_len is None else max_len
+        if not 1 <= max_len <= most:
+            raise ValueError(f"max_len must lie in 1 .. {most}, got {max_len}")
+        return State(*self.encode(source), max_len)
+
+    def step(
+        self, tokens: Int[Tensor, "batch"], state: State
+    ) -> Float[Tensor, "batch target_size"]:
+        """Take the newest symbol of each target, remember it, and score what comes next.
+
+        Raises:
+            ValueError: if there is no room left, or there is not one symbol for each source.
+        """
+        if len(tokens) != len(state.memory_mask):
+            raise ValueError(f"{len(tokens)} symbols for {len(state.memory_mask)} sources")
+        if state.length == 0:
+            _check_target(tokens[:, None])
+        return self._decode(tokens[:, None], state.memory, state.memory_mask, caches=state.caches)[
+            0
+        ][:, 0]
+
+    def _decode(self, target, memory, memory_mask, *, caches=None, need_weights=False):
+        start = 0 if caches is None else caches[0].length
+        x = self._embed(self.target_embedding, target, start)
+        # With a cache, the one new place may see all there is.
+        mask = causal_mask(target.shape[1]).to(x.device) if caches is None else None
+        caches = [None] * len(self.decoder) if caches is None else caches
+        all_weights = []
+        for block, keys_values, cache in zip(self.decoder, memory, caches, strict=True):
+            x, weights = block(
+                x,
+                keys_values,
+                mask=mask,
+                memory_mask=memory_mask,
+                cache=cache,
+                need_weights=need_weights,
+            )
+            all_weights.append(weights)
+        return self.output(self.norm(x)), all_weights
+
+    def _embed(self, embedding, tokens, start=0):
+        x = embedding(tokens)
+        if self.absolute:
+            end = start + tokens.shape[1]
+            if end > self.settings.max_len:
+                raise ValueError(
+                    f"a sequence of {end} symbols is longer than max_len = {self.settings.max_len}"
+                )
+            x = x + self.places.table[start:end].to(x.dtype)
+        return self.dropout(x)
+
+
+def _real(source: Tensor) -> Tensor:
+    if source.ndim != 2 or source.numel() == 0:
+        raise ValueError(
+            f"source must be (batch, source) and not empty, got shape {tuple(source.shape)}"
+        )
+    real = source != PAD_ID
+    if not real.any(1).all():
+        rows = (~real.any(1)).nonzero().flatten().tolist()
+        raise ValueError(f"rows {rows} of the source are nothing but padding")
+    return real
+
+
+def _check_target(target: Tensor) -> None:
+    if target.ndim != 2 or target.numel() == 0:
+        raise ValueError(
+            f"target must be (batch, seq) and not empty, got shape {tuple(target.shape)}"
+        )
+    if (target[:, 0] != BEGIN_ID).any():
+        rows = (target[:, 0] != BEGIN_ID).nonzero().flatten().tolist()
+        raise ValueError(
+            f"targets must begin with BEGIN_ID = {BEGIN_ID}; rows {rows} begin with "
+            f"{target[rows, 0].tolist()}"
+        )
