@@ -5,14 +5,15 @@ from torch.testing import assert_close
 
 from transformer_lit.encoder import Encoder, SummaryToken, mean_pool
 from transformer_lit.masking import causal_mask, padding_mask
+from transformer_lit.relative_positions import ALiBi
 
 BATCH, SEQ, HEADS, D_HEAD, D_FF, LAYERS = 3, 7, 2, 5, 11, 5
 D_MODEL = HEADS * D_HEAD
 LENGTHS = torch.tensor([7, 3, 1])
 
 
-def encoder(n_layers=LAYERS, dropout=0.0):
-    return Encoder(n_layers=n_layers, d_model=D_MODEL, n_heads=HEADS, d_ff=D_FF, dropout=dropout)
+def encoder(n_layers=LAYERS, **options):
+    return Encoder(n_layers=n_layers, d_model=D_MODEL, n_heads=HEADS, d_ff=D_FF, **options)
 
 
 def vectors():
@@ -188,7 +189,12 @@ def test_a_value_that_is_no_number_in_the_padding_does_not_reach_the_mean():
 def theirs(model):
     """PyTorch's own encoder with the weights of ours."""
     layer = nn.TransformerEncoderLayer(
-        D_MODEL, HEADS, D_FF, dropout=0.0, batch_first=True, norm_first=True
+        D_MODEL,
+        HEADS,
+        D_FF,
+        dropout=0.0,
+        batch_first=True,
+        norm_first=model.blocks[0].norm_first,
     )
     stack = nn.TransformerEncoder(
         layer, len(model.blocks), norm=nn.LayerNorm(D_MODEL), enable_nested_tensor=False
@@ -209,8 +215,9 @@ def theirs(model):
     return stack
 
 
-def test_agrees_with_pytorch_under_padding():
-    model, x = encoder(), vectors()
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_agrees_with_pytorch_under_padding(norm_first):
+    model, x = encoder(norm_first=norm_first), vectors()
     expected = theirs(model)(x, src_key_padding_mask=~real())
     for need_weights in (False, True):
         ours, _ = model(x, mask=padding_mask(LENGTHS, SEQ), need_weights=need_weights)
@@ -222,6 +229,20 @@ def test_agrees_with_pytorch_under_padding_and_the_mask_of_the_future():
     both = padding_mask(LENGTHS, SEQ) & causal_mask(SEQ)
     expected = theirs(model)(x, mask=~causal_mask(SEQ)[0, 0], src_key_padding_mask=~real())
     assert_close(model(x, mask=both)[0][real()], expected[real()], atol=1e-5, rtol=0)
+
+
+def test_each_block_gets_a_relative_position_of_its_own():
+    made = []
+
+    def position():
+        made.append(ALiBi(n_heads=HEADS))
+        return made[-1]
+
+    model, x = encoder(position=position), vectors()
+    assert [block.attention.position for block in model.blocks] == made
+    order = torch.randperm(SEQ)
+    moved = model(x[:, order])[0]
+    assert (moved - model(x)[0][:, order]).abs().max() > 1e-2  # now it sees the order
 
 
 def test_the_mask_of_the_wrong_polarity_disagrees():

@@ -222,6 +222,26 @@ def test_agrees_with_pytorch_on_padding(form):
     assert_close(run(form, ours, x, real[:, None, None]), expected)
 
 
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_attending_to_other_vectors_agrees_with_pytorch(need_weights):
+    ours, x, others = whole(), vectors(), torch.randn(BATCH, 11, D_MODEL)
+    mask = some_mask(BATCH, 1, 1, 11)
+    expected = pytorch_layer(ours)(
+        x, others, others, key_padding_mask=~mask[:, 0, 0], average_attn_weights=False
+    )
+    output, weights = ours(
+        x, mask=mask, need_weights=need_weights, keys_values=ours.keys_values(others)
+    )
+    assert_close(output, expected[0])
+    if need_weights:
+        assert_close(weights, expected[1])
+
+
+def test_its_own_keys_and_values_handed_in_change_nothing():
+    layer, x = whole(), vectors()
+    assert torch.equal(layer(x, keys_values=layer.keys_values(x))[0], layer(x)[0])
+
+
 # ---- gradients
 
 
@@ -314,6 +334,17 @@ def test_empty_or_misfitting_vectors_are_refused(form, shape, unchecked_shapes):
     with pytest.raises(ValueError) as raised:
         run(form, whole(), torch.zeros(shape))
     assert str(raised.value) == f"x must be (batch, seq, 15) and not empty, got shape {shape}"
+
+
+def test_other_vectors_that_do_not_fit_are_refused(unchecked_shapes):
+    layer = whole()
+    with pytest.raises(ValueError, match=r"x must be \(batch, seq, 15\) and not empty"):
+        layer.keys_values(torch.zeros(BATCH, SEQ, D_MODEL + 1))
+    keys, values = layer.keys_values(torch.randn(BATCH, SEQ, D_MODEL))
+    with pytest.raises(ValueError, match="there are 7 keys and 6 values"):
+        layer(vectors(), keys_values=(keys, values[:, :, :-1]))
+    with pytest.raises(ValueError, match="leading axes must agree"):
+        layer(vectors(), keys_values=(keys[:1], values[:1]))
 
 
 @pytest.mark.parametrize("form", LAYERS)
