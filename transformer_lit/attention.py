@@ -141,6 +141,10 @@ def fused_attention(
     shape = (*q.shape[:-1], k.shape[-2])
     if mask is not None:
         check_mask(mask, shape)
+    elif bias is None:
+        # Without a mask, PyTorch's kernel for the CPU turns NaN into zeros if all scores of a query
+        # are NaN (https://github.com/pytorch/pytorch/issues/141128): it would hide a broken model.
+        mask = q.new_ones((1,) * (q.ndim - 1) + k.shape[-2:-1], dtype=torch.bool)
     added, some = mask, None
     if bias is not None:
         _check_bias(bias, shape)
@@ -148,18 +152,13 @@ def fused_attention(
         if mask is not None:  # the kernel takes one or the other, so the mask becomes -inf
             some = mask.any(-1, keepdim=True)
             added = added.masked_fill(~mask, -torch.inf).masked_fill(~some, 0)
-    # With fewer axes than (batch, heads, seq, width) PyTorch quietly takes its unfused path.
-    given = (q, k, v) if added is None else (q, k, v, added)
-    output = F.scaled_dot_product_attention(*(x[(None,) * (4 - x.ndim)] for x in given))
+    given = q, k, v, added
+    if q.ndim < 4:
+        # With fewer axes than (batch, heads, seq, width) PyTorch quietly takes its unfused path.
+        given = (x[(None,) * (4 - x.ndim)] for x in given)
+    output = F.scaled_dot_product_attention(*given)
     output = output.reshape(*q.shape[:-1], v.shape[-1])
-    if some is not None:
-        output = output.masked_fill(~some, 0)
-    if added is None:
-        # PyTorch's kernel for the CPU turns NaN into zeros if all scores of a query are NaN
-        # (https://github.com/pytorch/pytorch/issues/141128), which would hide a broken model.
-        lost = q.isnan().any(-1, keepdim=True) | k.isnan().flatten(-2).any(-1)[..., None, None]
-        output = output.masked_fill(lost, torch.nan)
-    return output
+    return output if some is None else output.masked_fill(~some, 0)
 
 
 class SelfAttention(nn.Module):
@@ -249,6 +248,6 @@ def _check_axes(**named: Tensor) -> None:
             raise ValueError(
                 f"{name} must be (*batch, seq, width) and not empty, got shape {tuple(x.shape)}"
             )
-    leading = {name: tuple(x.shape[:-2]) for name, x in named.items()}
-    if len(set(leading.values())) > 1:
+    if len({x.shape[:-2] for x in named.values()}) > 1:
+        leading = {name: tuple(x.shape[:-2]) for name, x in named.items()}
         raise ValueError(f"leading axes must agree, got {leading}")
