@@ -43,11 +43,12 @@ class Embedding(nn.Module):
         if tokens.dtype not in (torch.int64, torch.int32):
             raise ValueError(f"ids must be integers (int64 or int32), got {tokens.dtype}")
         vocab_size = len(self.weight)
-        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size:
-            raise ValueError(
-                f"ids must lie in 0 .. {vocab_size - 1}, "
-                f"got ids from {int(tokens.min())} to {int(tokens.max())}"
-            )
+        if tokens.numel():
+            low, high = (int(end) for end in tokens.aminmax())
+            if not 0 <= low <= high < vocab_size:
+                raise ValueError(
+                    f"ids must lie in 0 .. {vocab_size - 1}, got ids from {low} to {high}"
+                )
         # weight[tokens] is the same lookup, but on several threads PyTorch adds its gradients up in
         # an order that changes from run to run, and so does their last digit.
         return F.embedding(tokens, self.weight) * self.scale
@@ -75,4 +76,4 @@ class TiedOutput(nn.Module):
         d_model = self.embedding.weight.shape[1]
         if x.shape[-1] != d_model:
             raise ValueError(f"x must be {d_model} wide, as the embedding is, got {x.shape[-1]}")
-        return x @ self.embedding.weight.T + self.bias
+        return F.linear(x, self.embedding.weight, self.bias)
