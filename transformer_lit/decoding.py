@@ -53,7 +53,7 @@ def greedy(
         ValueError: if the source is empty, a row of it is nothing but padding, or ``max_len`` lies
             outside 1 .. that of the model.
     """
-    return _write(model, source, max_len, lambda logits: logits.argmax(-1))
+    return _write(model, source, max_len, lambda logits: logits.max(-1).indices)
 
 
 @torch.no_grad()
