@@ -26,7 +26,7 @@ KERNEL := env -u MPLBACKEND CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=2 PYTHONHASHSE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book serve test notebooks lint clean set-up constraints
+.PHONY: help book serve test notebooks bench lint clean set-up constraints
 
 help: ## list what you can do
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)$$/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -44,6 +44,11 @@ test: $(INSTALLED) $(LINT) ## run every check: style, tests, each notebook again
 
 notebooks: $(INSTALLED) ## execute the chapters that changed (ALL=1: all; ONLY=04: this one)
 	@$(BIN)/python tools/notebooks.py $(ONLY) $(if $(ALL),--all)
+
+bench: $(INSTALLED) ## measure the speed beside other public implementations, as ratios
+	@$(BIN)/python benchmarks/training_step.py
+	@$(BIN)/python benchmarks/greedy_decoding.py
+	@$(BIN)/python benchmarks/pronouncing.py
 
 lint: $(INSTALLED) ## check the style of the code
 	@$(BIN)/ruff check --quiet
