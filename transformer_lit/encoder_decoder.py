@@ -288,15 +288,16 @@ class EncoderDecoder(nn.Module):
         Raises:
             ValueError: if there is no room left, or there is not one symbol for each source.
         """
-        if len(tokens) != len(state.memory_mask):
-            raise ValueError(f"{len(tokens)} symbols for {len(state.memory_mask)} sources")
         if state.length == 0:
             _check_target(tokens[:, None])
-        return self._decode(tokens[:, None], state.memory, state.memory_mask, caches=state.caches)[
-            0
-        ][:, 0]
+        logits, _ = self._decode(
+            tokens[:, None], state.memory, state.memory_mask, caches=state.caches
+        )
+        return logits[:, 0]
 
     def _decode(self, target, memory, memory_mask, *, caches=None, need_weights=False):
+        if len(target) != len(memory_mask):  # a batch of one would stretch to the other's size
+            raise ValueError(f"{len(target)} targets for {len(memory_mask)} sources")
         start = 0 if caches is None else caches[0].length
         x = self._embed(self.target_embedding, target, start)
         # With a cache, the one new place may see all there is.
