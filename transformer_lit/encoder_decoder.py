@@ -85,13 +85,7 @@ class Cache:
 class DecoderBlock(nn.Module):
     """Attention among what is written, attention to what was read, then the network at each place.
 
-    Args:
-        d_model: the width of the vectors.
-        n_heads: the heads of both attentions.
-        d_ff: the width within the feed-forward network.
-        dropout: the share of each part's output that is set to zero in training.
-        norm_first: pre-norm; post-norm if False.
-        position: the ``RelativePosition`` of the self-attention, if any.
+    Args are those of ``Encoder``; ``position`` is a ``RelativePosition`` of the self-attention.
     """
 
     def __init__(
@@ -126,7 +120,7 @@ class DecoderBlock(nn.Module):
         cache: Cache | None = None,
         need_weights: bool = False,
     ) -> tuple[Vectors, Float[Tensor, "batch heads seq source"] | None]:
-        """Run the three parts; the weights are those of the cross-attention.
+        """Run the three parts; the weights are those of the cross-attention, if asked for.
 
         Args:
             x: the vectors of what is written: all of it, or with a cache its newest places.
@@ -134,7 +128,7 @@ class DecoderBlock(nn.Module):
             mask: which of its own places each place may see.
             memory_mask: which places of the source are real.
             cache: keys and values of the places written before.
-            need_weights: also return the weights of the cross-attention.
+            need_weights: also return the weights.
         """
         weights = None
 
