@@ -63,9 +63,9 @@ def test_the_special_symbols_have_their_ids():
 
 
 def test_cross_attention_by_hand():
-    """One head of width 2 whose projections copy: weights 1/2, 1/3, 1/6 over (6, 0), (0, 6), (6, 6).
+    """One head of width 2: weights 1/2, 1/3, 1/6 over the values (6, 0), (0, 6), (6, 6).
 
-    The self-attention and the network add nothing, and the norm sees the vector (1, -1) as it is.
+    Its projections copy, the norm leaves (1, -1) as it is, and the other parts add nothing.
     """
     block = DecoderBlock(d_model=2, n_heads=1, d_ff=1)
     with torch.no_grad():
@@ -453,7 +453,7 @@ def test_not_one_target_for_each_source_is_refused(unchecked_shapes, number):
 def test_symbols_outside_the_tables_are_refused():
     model, (source, target) = transformer(), ids()
     target[0, 1] = TARGET_SIZE
-    with pytest.raises(ValueError, match="ids must lie in 0 .. 18"):
+    with pytest.raises(ValueError, match=r"ids must lie in 0 \.\. 18"):
         model(source, target)
 
 

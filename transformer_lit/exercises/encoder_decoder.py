@@ -110,7 +110,7 @@ def may_cache(answer):
         raise Mistake("that is the opposite: True if the past never changes.")
     if wrong[0] == "the causal mask within a window":
         raise Mistake(
-            "a mask may hide some of the past, too. What matters is that it hides all of the future."
+            "a mask may hide some of the past, too. What matters is that the future is hidden."
         )
     if all(found[name] for name in wrong):
         raise Mistake(f"{wrong[0]} lets a place see a later one, which will change it.")
