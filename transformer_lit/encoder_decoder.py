@@ -23,7 +23,14 @@ from transformer_lit.vocabulary import PAD, Vocabulary
 BEGIN, STOP = "<begin>", "<stop>"
 PAD_ID, BEGIN_ID, STOP_ID = 0, 1, 2
 
-KeysValues = tuple[Heads, Heads]
+Past = tuple[
+    Float[Tensor, "batch heads past d_head"],
+    Float[Tensor, "batch heads past d_head"],
+]
+Memory = tuple[
+    Float[Tensor, "batch heads source d_head"],
+    Float[Tensor, "batch heads source d_head"],
+]
 Vectors = Float[Tensor, "batch seq d_model"]
 PaddingMask = Bool[Tensor, "batch 1 1 source"]
 
@@ -59,7 +66,7 @@ class Cache:
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
 
-    def extend(self, new: KeysValues) -> KeysValues:
+    def extend(self, new: tuple[Heads, Heads]) -> Past:
         """Write new keys and values behind the old ones, and return all of them, as views.
 
         Raises:
@@ -113,7 +120,7 @@ class DecoderBlock(nn.Module):
     def forward(
         self,
         x: Vectors,
-        memory: KeysValues,
+        memory: Memory,
         *,
         mask: Bool[Tensor, "#batch 1 query key"] | None,
         memory_mask: PaddingMask,
@@ -159,7 +166,7 @@ class DecoderBlock(nn.Module):
 class State:
     """What a decoder keeps between two steps: the source's keys and values, and its own."""
 
-    def __init__(self, memory: list[KeysValues], memory_mask: PaddingMask, max_len: int):
+    def __init__(self, memory: list[Memory], memory_mask: PaddingMask, max_len: int):
         self.memory, self.memory_mask = memory, memory_mask
         self.caches = [Cache(max_len) for _ in memory]
 
@@ -227,7 +234,7 @@ class EncoderDecoder(nn.Module):
         """
         return self.decode(target, *self.encode(source))
 
-    def encode(self, source: Int[Tensor, "batch source"]) -> tuple[list[KeysValues], PaddingMask]:
+    def encode(self, source: Int[Tensor, "batch source"]) -> tuple[list[Memory], PaddingMask]:
         """Read the source: keys and values for each block of the decoder, and the padding mask.
 
         Raises:
@@ -240,7 +247,7 @@ class EncoderDecoder(nn.Module):
     def decode(
         self,
         target: Int[Tensor, "batch seq"],
-        memory: Sequence[KeysValues],
+        memory: Sequence[Memory],
         memory_mask: PaddingMask,
     ) -> Float[Tensor, "batch seq target_size"]:
         """Score what comes next at each place of the target, given what was read.
