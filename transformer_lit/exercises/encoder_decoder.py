@@ -108,6 +108,9 @@ def may_cache(answer):
         raise Mistake(f"your answer is {found[wrong[0]]} for every mask.")
     if len(wrong) == len(found):
         raise Mistake("that is the opposite: True if the past never changes.")
+    itself = "the mask that lets each place see itself"
+    if itself in wrong and "the mask that shows the past and not the place itself" not in wrong:
+        raise Mistake("a place may attend to itself: only what lies above the diagonal counts.")
     if wrong[0] == "the causal mask within a window":
         raise Mistake(
             "a mask may hide some of the past, too. What matters is that the future is hidden."
