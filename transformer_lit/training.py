@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from transformer_lit.vocabulary import pad
 
-Pair = tuple[Int[Tensor, "source"], Int[Tensor, "target"]]
+Pair = tuple[Int[Tensor, "_"], Int[Tensor, "_"]]  # a source and a target, of any lengths
 PAD_ID = 0
 
 
@@ -68,7 +68,9 @@ def sequence_loss(
     real = labels != PAD_ID
     if not real.any():
         raise ValueError("there is nothing to learn from: all labels are padding")
-    logits, labels = logits[real].float(), labels[real]
+    # Half precision is too coarse for a sum over many classes.
+    at_least_single = torch.promote_types(logits.dtype, torch.float32)
+    logits, labels = logits[real].to(at_least_single), labels[real]
     if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[-1]:
         raise ValueError(
             f"labels must lie in 0 .. {logits.shape[-1] - 1}, "
@@ -135,7 +137,11 @@ def bucketed(
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained. A checkpoint goes on under the recipe that it was begun with only."""
+    """How a model is trained. A checkpoint goes on under the recipe that it was begun with only.
+
+    Raises:
+        ValueError: if a number makes no sense: no step, no rate, no patience, nothing to clip to.
+    """
 
     epochs: int
     batch_size: int = 256
@@ -147,6 +153,14 @@ class Recipe:
     patience: int | None = None  # epochs without a better validation loss before it stops
     bfloat16: bool = False
     seed: int = 0
+
+    def __post_init__(self):
+        whole = (self.epochs, self.batch_size, self.warmup, self.patience or 1)
+        if min(whole) < 1 or min(self.rate, self.clip) <= 0 or self.patience == 0:
+            raise ValueError(
+                "epochs, batch_size, warmup, patience must be at least 1, rate and clip above 0, "
+                f"got {self}"
+            )
 
 
 def train(
@@ -180,15 +194,17 @@ def train(
         progress: show a progress bar.
 
     Raises:
-        ValueError: if there are no pairs, ``patience`` is set without validation pairs, or the
-            checkpoint belongs to another recipe, another model, or is damaged.
+        ValueError: if there are no pairs, the warm-up is longer than the training, ``patience``
+            is set without validation pairs, or the checkpoint belongs to another recipe, another
+            model or other pairs, or is damaged. It stays as it is.
     """
     if len(pairs) == 0:
         raise ValueError("there are no pairs to train on")
     if recipe.patience is not None and len(validation) == 0:
         raise ValueError("patience needs validation pairs to see when the loss gets no better")
     lengths = [len(source) for source, _ in pairs]
-    steps = recipe.epochs * -(-len(pairs) // recipe.batch_size)
+    per_epoch = -(-len(pairs) // recipe.batch_size)
+    steps = recipe.epochs * per_epoch
     if steps <= recipe.warmup:
         raise ValueError(f"a warm-up of {recipe.warmup} steps does not fit into {steps} steps")
     optimizer = torch.optim.AdamW(
@@ -199,7 +215,7 @@ def train(
     step = 0
     bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     if checkpoint is not None and checkpoint.exists():
-        history, best = _resume(checkpoint, bare, optimizer, recipe)
+        history, best = _resume(checkpoint, bare, optimizer, recipe, per_epoch)
         step = history[-1]["step"]
     bar = tqdm(total=steps, initial=step, unit="step", disable=not progress or rank > 0)
     for epoch in range(len(history) + 1, recipe.epochs + 1):
@@ -240,7 +256,7 @@ def train(
         after_epoch(bare, record)
     bar.close()
     if recipe.patience is not None:
-        bare.load_state_dict(best, strict=False)  # a tied table is there once, not twice
+        bare.load_state_dict(best, strict=False)
     return history
 
 
@@ -309,37 +325,45 @@ def _save(path, model, optimizer, recipe, history, best) -> None:
         tensors |= {f"optimizer.{names[i]}.{key}": value for key, value in state.items()}
     about = {"recipe": json.dumps(asdict(recipe)), "history": json.dumps(history)}
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Whoever stops the run while it writes finds the old file whole: a name changes in one step.
     half_written = path.with_suffix(".part")
     save_file({name: value.contiguous() for name, value in tensors.items()}, half_written, about)
     half_written.replace(path)
 
 
-def _resume(path, model, optimizer, recipe) -> tuple[list[dict], dict[str, Tensor]]:
+def _resume(path, model, optimizer, recipe, per_epoch) -> tuple[list[dict], dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+        begun, history = (json.loads(about.get(key, "{}")) for key in ("recipe", "history"))
+    except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete it to start anew") from error
-    if not {"recipe", "history"} <= about.keys():
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+    if not begun or not history or not {name.partition(".")[0] for name in tensors} <= parts.keys():
         raise ValueError(f"{path} is no checkpoint of a training run")
-    begun, wanted = json.loads(about["recipe"]), asdict(recipe)
     changed = {
-        key: (begun.get(key), value) for key, value in wanted.items() if begun.get(key) != value
+        key: (begun.get(key), value)
+        for key, value in asdict(recipe).items()
+        if begun.get(key) != value
     }
     if changed:
         raise ValueError(
             f"{path} was begun with another recipe: "
             + ", ".join(f"{key} {old} instead of {new}" for key, (old, new) in changed.items())
         )
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+    if history[-1]["step"] != len(history) * per_epoch:
+        raise ValueError(
+            f"{path} has {history[-1]['step']} steps in {len(history)} epochs, these pairs make "
+            f"{per_epoch} an epoch: it was begun with others"
+        )
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = value
     shapes = {name: value.shape for name, value in weights(model).items()}
     if {name: value.shape for name, value in parts["model"].items()} != shapes:
         raise ValueError(f"{path} belongs to a model of another architecture")
-    model.load_state_dict(parts["model"], strict=False)
+    model.load_state_dict(parts["model"], strict=False)  # a tied table is there once, not twice
     names = [name for name, _ in model.named_parameters()]
     states: dict[int, dict[str, Tensor]] = {i: {} for i in range(len(names))}
     for name, value in parts["optimizer"].items():
@@ -347,4 +371,4 @@ def _resume(path, model, optimizer, recipe) -> tuple[list[dict], dict[str, Tenso
         states[names.index(parameter)][key] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": states, "param_groups": groups})
-    return json.loads(about["history"]), parts["best"]
+    return history, parts["best"]

@@ -1,4 +1,4 @@
-"""Loaders, one per data set; all read what installed packages bring, none opens a connection.
+"""Loaders, one per data set; all take what installed packages bring, none opens a connection.
 
 - `pronunciations`: English words and their phonemes (CMU Pronouncing Dictionary).
 - `alignment`: which letter of a word makes which phonemes, by expectation-maximisation.
@@ -7,6 +7,7 @@
 - `digits`: handwritten digits of 8 x 8 pixels.
 - `karate`: a social network of 34 people that split into two clubs.
 - `news`: 300 short English news documents.
+- `number_words`: numbers in English, German and French words, made by rules, not read.
 - `curves`: what long runs of `experiments/` measured, with how they were made.
 - `reviews`: 200 snippets of movie reviews, favourable or not.
 
