@@ -83,7 +83,8 @@ def gradient(answer):
 @exercise
 def budgeted(answer):
     """Check a function from lengths and most to batches of at most so many places, padding too."""
-    for lengths, most in (([3, 5, 5, 2, 3, 1], 10), ([2] * 7, 6), ([7, 1, 1, 1], 7)):
+    mixed = [9, 1, 2, 9, 1, 2]
+    for lengths, most in (([3, 5, 5, 2, 3, 1], 10), (mixed, 18), ([2] * 7, 6), ([7, 1, 1, 1], 7)):
         batches = [[int(i) for i in rows] for rows in answer(list(lengths), most)]
         rows = sorted(i for rows in batches for i in rows)
         if any(not rows for rows in batches):
