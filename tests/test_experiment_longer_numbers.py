@@ -52,7 +52,7 @@ def test_the_scores_by_hand():
 
 
 def test_training_and_test_numbers_differ_and_only_tests_are_longer():
-    german, english, train_on, tests = longer_numbers.data(per_length=30, tests=11)
+    _, _, train_on, tests = longer_numbers.data(per_length=30, tests=11)
     trained = {tuple(source.tolist()) for source, _ in train_on}
     assert max(map(len, trained)) == longer_numbers.RECIPE["longest in training"] == 8
     assert {*tests} | {2} == {*range(1, 10), 11}, "no number has ten pieces"
@@ -62,9 +62,6 @@ def test_training_and_test_numbers_differ_and_only_tests_are_longer():
         for source, target in part:
             assert len(source) == pieces and tuple(source.tolist()) not in trained
             assert target[0] == BEGIN_ID and target[-1] == STOP_ID
-    [(source, target)] = [pair for pair in tests[1] if len(pair[1]) == 3][:1]
-    assert "".join(german.decode(source)) in {"".join(in_words(n, "german")) for n in (7, 14, 70)}
-    assert len(english) > len(german) - 5
 
 
 @pytest.fixture
