@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from tqdm import tqdm
 
 from transformer_lit.vocabulary import pad
@@ -232,19 +232,24 @@ def train(
                 group["lr"] = rate
             source, target = batch([pairs[i] for i in rows], model)
             shown, labels = teacher_forcing(target)
-            mine = slice(rank, None, world)
+            # A process without a row of its own takes the last one along, and counts it nothing.
+            mine = slice(min(rank, len(rows) - 1), None, world)
             with _precision(recipe, source.device):
                 logits = model(source[mine], shown[mine])
             loss = sequence_loss(logits, labels[mine], label_smoothing=recipe.label_smoothing)
             # Processes average their gradients: each must count as many places as it has.
-            share = world * (labels[mine] != PAD_ID).sum() / (labels != PAD_ID).sum()
+            counted = world * (rank < len(rows))
+            share = counted * (labels[mine] != PAD_ID).sum() / (labels != PAD_ID).sum()
             optimizer.zero_grad()
             (loss * share).backward()
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
             optimizer.step()
-            losses.append(loss.detach())
+            losses.append((loss * share).detach())
             bar.update()
-        record = {"epoch": epoch, "step": step, "loss": float(torch.stack(losses).mean())}
+        mean = torch.stack(losses).mean()
+        if world > 1:
+            distributed.all_reduce(mean)
+        record = {"epoch": epoch, "step": step, "loss": float(mean) / world}
         if len(validation):
             record["validation loss"] = validation_loss(bare, validation, recipe)
             if record["validation loss"] <= min(r["validation loss"] for r in [*history, record]):
