@@ -1,18 +1,28 @@
-"""The command `transformer-lit`: list the chapters, run one with parameters of your own."""
+"""The command `transformer-lit`: list the chapters, run one, read words aloud."""
 
 import ast
 import json
+import math
 import os
 import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
+AT_ONCE = 1000  # words of standard input
+
+
+def complain(message: str) -> None:
+    """Say in one line what was wrong."""
+    click.echo(" ".join(message.split()), err=True)
+
 
 def fail(message: str, status: int = 2) -> NoReturn:
     """Say in one line what was wrong, and end."""
-    click.echo(" ".join(message.split()), err=True)
+    complain(message)
     sys.exit(status)
 
 
@@ -69,7 +79,7 @@ def convert(text: str, default: object) -> object:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="transformer-lit")
 def main() -> None:
-    """Run the chapters of The Literate Transformer."""
+    """Run the chapters of The Literate Transformer, and its pronouncer."""
 
 
 @main.command("list")
@@ -139,3 +149,133 @@ def run(chapter: str, given: tuple[tuple[str, str], ...], out: Path) -> None:
     except OSError as error:
         fail(f"cannot write to {out}: {error.strerror}")
     click.echo(target)
+
+
+def portions(words: tuple[str, ...]) -> Iterator[list[str]]:
+    """The words given, or those of standard input, so many at a time as are read together."""
+    if words:
+        yield list(words)
+        return
+    # Whoever types wants an answer to each line.
+    typed = sys.stdin.isatty()
+    if typed:
+        click.echo("Words, please; an end of file (Ctrl-D) ends.", err=True)
+    # What is no text becomes a letter that the pronouncer does not know.
+    sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")
+    found = (line.split() for line in sys.stdin)
+    if typed:
+        yield from found
+        return
+    all_words = (word for line in found for word in line)
+    while portion := list(islice(all_words, AT_ONCE)):
+        yield portion
+
+
+def readable(pronouncer, words: Iterable[str]) -> list[str]:
+    """The words that the pronouncer can read; of the others it is said why not."""
+    good = []
+    for word in words:
+        try:
+            pronouncer.check(word)
+        except ValueError as error:
+            complain(str(error))
+        else:
+            good.append(word)
+    return good
+
+
+def answer(pronouncer, word: str, hypothesis) -> str:
+    """Word, phonemes, probability of the whole, probability of each: with tabs between."""
+    sounds = pronouncer.phonemes.decode(hypothesis.tokens)
+    each = hypothesis.log_probs[: len(sounds)].exp().tolist()
+    fields = (
+        word,
+        " ".join(sounds),
+        f"{math.exp(hypothesis.log_prob):.3f}",
+        " ".join(f"{probability:.3f}" for probability in each),
+    )
+    return "\t".join(fields)
+
+
+def draw_attention(pronouncer, word: str, hypothesis, file: Path) -> None:
+    """Draw which letters each phoneme looked at when it was written, the heads averaged."""
+    import matplotlib
+    import torch
+
+    matplotlib.use("agg")
+    from transformer_lit import figures
+    from transformer_lit.encoder_decoder import BEGIN_ID
+
+    begin = hypothesis.tokens.new_tensor([BEGIN_ID])
+    # The last symbol has shown nothing to anyone yet, unless the stop token followed.
+    shown = hypothesis.tokens if hypothesis.stopped else hypothesis.tokens[:-1]
+    written = torch.cat([begin, shown])[None]
+    with torch.no_grad():
+        blocks = pronouncer.model.attention(pronouncer.encode([word]), written)
+    rows = [*pronouncer.phonemes.decode(hypothesis.tokens), "stop"][: written.shape[1]]
+    letters, n = list(word.lower()), len(blocks)
+    figures.use_style()
+    size = {"width": n * (0.8 + 0.45 * len(letters)), "height": 1.2 + 0.4 * len(rows)}
+    figure, axes = figures.new(**size, columns=n)
+    for i, (ax, weights) in enumerate(zip(axes.flat if n > 1 else [axes], blocks, strict=True)):
+        mean = weights[0].mean(0)
+        figures.heatmap(ax, mean, rows=rows, columns=letters, numbers=False, low=0, high=1)
+        ax.set_xlabel(f"block {i + 1}")
+    metadata = {"Date": None} if file.suffix.lower() == ".svg" else None
+    figure.savefig(file, metadata=metadata)
+
+
+@main.command()
+@click.argument("words", nargs=-1, metavar="[WORD]...")
+@click.option(
+    "--beam",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many beginnings are kept; with 1, the likeliest phoneme is taken each time.",
+)
+@click.option(
+    "--attention",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Draw which letters each phoneme of the one WORD looked at (.svg or .png).",
+)
+def pronounce(words: tuple[str, ...], beam: int, attention: Path | None) -> None:
+    """Read English words aloud: letters in, phonemes out.
+
+    Without a WORD, words are read from standard input, with spaces or line ends between them.
+
+    Each is answered by a line: the word, its phonemes, the probability of the whole with its end,
+    the probability of each phoneme; tabs stand between. Words that are too long or have letters
+    other than a to z and the apostrophe are named on standard error, and the exit status is 2; the
+    others are answered.
+
+    For example: transformer-lit pronounce phone city
+    """
+    if attention and attention.suffix.lower() not in (".svg", ".png"):
+        fail(f"--attention draws .svg or .png, got {attention.name!r}")
+    if attention and len(words) != 1:
+        fail(f"--attention draws one word, got {len(words)}")
+    from transformer_lit import checkpoints
+
+    try:
+        pronouncer = checkpoints.load_pronouncer(checkpoints.PRONOUNCER)
+    except (OSError, ValueError) as error:
+        fail(str(error))
+    refused = False
+    for portion in portions(words):
+        good = readable(pronouncer, portion)
+        refused |= len(good) < len(portion)
+        if not good:
+            continue
+        hypotheses = pronouncer.pronounce(good, n_beams=beam)
+        for word, hypothesis in zip(good, hypotheses, strict=True):
+            click.echo(answer(pronouncer, word, hypothesis))
+        if attention:
+            try:
+                draw_attention(pronouncer, good[0], hypotheses[0], attention)
+            except OSError as error:
+                fail(f"cannot write {attention}: {error.strerror}")
+    if refused:
+        sys.exit(2)
