@@ -110,7 +110,7 @@ def test_what_is_no_safetensors_file_is_refused_even_with_the_right_digest(path,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"d_ff": 29}, r"another architecture than x\.json describes: 8 tensors .* feed_forward"),
+        ({"d_ff": 29}, r"another architecture than x\.json describes: 12 tensors .* feed_forward"),
         ({"n_layers": 3}, "another architecture"),
         ({"source_size": 29}, "reads and writes 29 and 42 symbols, there are 28 letters and 42"),
         ({"target_size": 41}, "reads and writes 28 and 41 symbols, there are 28 letters and 42"),
@@ -124,7 +124,7 @@ def test_weights_of_another_architecture_are_refused(path, changes, message):
 
 def test_missing_and_unknown_tensors_are_refused(path):
     tensors = load(path.read_bytes())
-    for change in ({"extra": torch.zeros(3)}, {"norm.scale": None}):
+    for change in ({"extra": torch.zeros(3)}, {next(iter(tensors)): None}):
         changed = {name: value for name, value in (tensors | change).items() if value is not None}
         path.write_bytes(save(changed))
         describe(path)

@@ -219,7 +219,7 @@ def draw_attention(pronouncer, word: str, hypothesis, file: Path) -> None:
     figure, axes = figures.new(**size, columns=n)
     for i, (ax, weights) in enumerate(zip(axes.flat if n > 1 else [axes], blocks, strict=True)):
         mean = weights[0].mean(0)
-        figures.heatmap(ax, mean, rows=rows, columns=letters, numbers=False, low=0, high=1)
+        figures.heatmap(ax, mean, rows=rows, columns=letters, numbers=False, low=0.0, high=1.0)
         ax.set_xlabel(f"block {i + 1}")
     metadata = {"Date": None} if file.suffix.lower() == ".svg" else None
     figure.savefig(file, metadata=metadata)
