@@ -67,7 +67,7 @@ def test_the_step_of_one_half_passes():
         (lambda k: k * math.log10(k), "natural logarithm"),
         (lambda k: -k * math.log(k), "the sign"),
         (lambda k: math.exp(k), "turn exp(i / k) = k around"),
-        (lambda k: 3, "it is 23.0, got 3.0"),
+        (lambda k: 3, "it is 59.9, got 3.0"),
     ],
 )
 def test_a_wrong_step_of_one_half_gets_its_hint(answer, hint):
@@ -88,7 +88,7 @@ def test_the_probability_that_is_learned_passes():
         (lambda eps: eps, "half of the time, too"),
         (lambda eps: 1 - eps / 2, "not of the own symbol"),
         (lambda eps: 0.5, "for eps = 0 only"),
-        (lambda eps: 0.1, "it is 0.75, got 0.10"),
+        (lambda eps: 0.1, "it is 0.60, got 0.10"),
     ],
 )
 def test_a_wrong_probability_gets_its_hint(answer, hint):
