@@ -16,15 +16,20 @@ from transformer_lit.block import FeedForward, LayerNorm
 from transformer_lit.embedding import Embedding, TiedOutput
 from transformer_lit.encoder import Encoder
 from transformer_lit.masking import causal_mask
-from transformer_lit.multi_head import MultiHeadAttention
+from transformer_lit.multi_head import Heads, MultiHeadAttention
 from transformer_lit.positions import SinusoidalPositions
 from transformer_lit.vocabulary import PAD, Vocabulary
 
 BEGIN, STOP = "<begin>", "<stop>"
 PAD_ID, BEGIN_ID, STOP_ID = 0, 1, 2
 
-KeysValues = tuple[  # of the source or of the target: as many places as either has
-    Float[Tensor, "batch heads _ d_head"], Float[Tensor, "batch heads _ d_head"]
+Past = tuple[
+    Float[Tensor, "batch heads past d_head"],
+    Float[Tensor, "batch heads past d_head"],
+]
+Memory = tuple[
+    Float[Tensor, "batch heads source d_head"],
+    Float[Tensor, "batch heads source d_head"],
 ]
 Vectors = Float[Tensor, "batch seq d_model"]
 PaddingMask = Bool[Tensor, "batch 1 1 source"]
