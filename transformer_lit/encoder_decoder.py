@@ -86,7 +86,12 @@ class Cache:
     def select(self, rows: Int[Tensor, "rows"]) -> None:
         """Keep these sequences of the batch, in this order; one may be kept several times."""
         if self.keys is not None:
-            self.keys, self.values = self.keys[rows], self.values[rows]
+            self.keys, self.values = self._moved(self.keys, rows), self._moved(self.values, rows)
+
+    def _moved(self, old: Tensor, rows: Tensor) -> Tensor:
+        new = old.new_empty(len(rows), *old.shape[1:])
+        new[:, :, : self.length] = old[rows, :, : self.length]  # what lies behind is empty
+        return new
 
 
 class DecoderBlock(nn.Module):
