@@ -1,4 +1,4 @@
-"""Decoding: write a sequence symbol by symbol, and measure how wrong it is.
+"""Decoding: write a sequence symbol by symbol, and count how much of it is wrong.
 
 Chapter: https://transformer-lit.github.io/transformer_lit/book/13-generating.html
 Paper: Wu et al. 2016, section 7, https://arxiv.org/abs/1609.08144 (beam search, length);
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transformer_lit.encoder_decoder import BEGIN_ID, PAD_ID, STOP_ID, EncoderDecoder
+from transformer_lit.encoder_decoder import BEGIN_ID, PAD_ID, STOP_ID, EncoderDecoder, State
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def greedy(
         ValueError: if the source is empty, a row of it is nothing but padding, or ``max_len`` lies
             outside 1 .. that of the model.
     """
-    return _write(model, source, max_len, lambda logits: logits.max(-1).indices)
+    return _write(model, source, max_len, lambda log_probs: log_probs.argmax(-1))
 
 
 @torch.no_grad()
@@ -67,24 +67,15 @@ def sample(
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> list[Hypothesis]:
-    """Draw each symbol at random, by its probability.
-
-    Args:
-        model: the model.
-        source: what it reads.
-        max_len: the most symbols written, the stop token counted.
-        temperature: logits are divided by it: below 1 the likely become likelier.
-        top_k: draw from so many of the likeliest symbols only.
-        top_p: draw from the fewest likeliest symbols only that have this probability together.
-        generator: where the random numbers come from.
+    """Draw each symbol at random from what ``truncate`` leaves; ``log_probs`` stay the model's.
 
     Raises:
         ValueError: as ``greedy``, or as ``truncate``.
     """
 
-    def draw(logits: Tensor) -> Tensor:
-        logits = truncate(logits, temperature=temperature, top_k=top_k, top_p=top_p)
-        return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+    def draw(log_probs: Tensor) -> Tensor:
+        left = truncate(log_probs, temperature=temperature, top_k=top_k, top_p=top_p)
+        return torch.multinomial(left.softmax(-1), 1, generator=generator)[:, 0]
 
     return _write(model, source, max_len, draw)
 
@@ -96,11 +87,17 @@ def truncate(
     top_k: int | None = None,
     top_p: float = 1.0,
 ) -> Float[Tensor, "batch vocab_size"]:
-    """Divide logits by the temperature, and set those outside ``top_k`` and ``top_p`` to -inf.
+    """Divide logits by the temperature, then set those that are not to be drawn to -inf.
+
+    Args:
+        logits: one row per draw.
+        temperature: below 1 the likely become likelier, above 1 all become alike.
+        top_k: keep so many of the likeliest symbols.
+        top_p: of those, keep the fewest likeliest that have this probability together.
 
     Raises:
-        ValueError: if ``temperature`` is not above 0, ``top_k`` is below 1, or ``top_p`` lies
-            outside (0, 1].
+        ValueError: if ``temperature`` is not above 0 and finite, ``top_k`` is below 1, or
+            ``top_p`` lies outside (0, 1].
     """
     if not 0 < temperature < torch.inf:
         raise ValueError(f"temperature must be above 0 and finite, got {temperature}")
@@ -109,13 +106,12 @@ def truncate(
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}")
     logits, order = (logits / temperature).sort(descending=True, stable=True)
-    probs = logits.softmax(-1)
-    # The likelier ones together, this one left out: the symbol that crosses top_p is kept.
-    cut = probs.cumsum(-1) - probs >= top_p
     if top_k is not None:
-        cut[:, top_k:] = True
-    cut[:, 0] = False
-    logits = logits.masked_fill(cut, -torch.inf)
+        logits[:, top_k:] = -torch.inf
+    if top_p < 1:
+        probs = logits.softmax(-1)
+        # Those before it, this one left out: the symbol that crosses top_p is kept.
+        logits[probs.cumsum(-1) - probs >= top_p] = -torch.inf
     return torch.empty_like(logits).scatter_(-1, order, logits)
 
 
@@ -128,57 +124,45 @@ def beam(
     max_len: int,
     alpha: float = 1.0,
 ) -> list[list[Hypothesis]]:
-    """Keep the ``n_beams`` likeliest beginnings; return the best whole sequences, best first.
+    """Keep the ``n_beams`` best beginnings at each step; return the whole ones, best first.
 
-    Finished sequences compete by their score, the log-probability divided by ``length ** alpha``.
-    A search ends when no beginning can become better than what is finished. Only where nothing
-    finished, what was cut off at ``max_len`` is returned.
+    Beginnings and whole sequences compete by their score, the log-probability divided by
+    ``length ** alpha``. A search ends when only whole sequences are left. Those cut off at
+    ``max_len`` are returned only where nothing is whole.
 
     Raises:
-        ValueError: as ``greedy``, or if ``n_beams`` is below 1 or ``alpha`` negative.
+        ValueError: as ``greedy``, or if ``n_beams`` is below 1 or ``alpha`` negative or not finite.
     """
     if n_beams < 1:
         raise ValueError(f"n_beams must be at least 1, got {n_beams}")
-    if alpha < 0:
-        raise ValueError(f"alpha must be at least 0, got {alpha}")
+    if not 0 <= alpha < torch.inf:
+        raise ValueError(f"alpha must be at least 0 and finite, got {alpha}")
     with _evaluating(model):
         state = model.start(source, max_len)
-        batch = len(source)
-        token = torch.full((batch,), BEGIN_ID, device=source.device)
-        tokens = token.new_empty(batch, 1, 0)
-        log_probs = torch.empty(batch, 1, 0, device=source.device)
-        finished: list[list[Hypothesis]] = [[] for _ in range(batch)]
-        for _ in range(max_len):
-            width = tokens.shape[1]
-            new = _logits(model, token, state).log_softmax(-1).view(batch, width, -1)
-            so_far = log_probs.sum(-1)
-            for row, ends in enumerate(finished):
-                for i in range(width):
-                    if so_far[row, i] > -torch.inf:
-                        all_probs = torch.cat([log_probs[row, i], new[row, i, STOP_ID, None]])
-                        ends.append(Hypothesis(tokens[row, i], all_probs, True))
-                ends.sort(key=lambda end: -end.score(alpha))
-                del ends[n_beams:]
-            new[..., STOP_ID] = -torch.inf
-            total = so_far[..., None] + new
-            best, place = total.flatten(1).topk(min(n_beams, total[0].numel()))
+        tokens = torch.full((len(source), 1, 1), BEGIN_ID, device=source.device)
+        log_probs = torch.zeros(len(source), 1, 1, device=source.device)
+        running = torch.ones(len(source), 1, dtype=torch.bool, device=source.device)
+        lengths = torch.zeros(len(source), 1, device=source.device)
+        while running.any() and tokens.shape[-1] <= max_len:
+            new = _log_probs(model, tokens[..., -1][running], state)
+            # What is whole goes on in one way only: by padding, which costs nothing.
+            every = new.new_full((*running.shape, new.shape[-1]), -torch.inf)
+            every[..., PAD_ID] = 0
+            every[running] = new
+            lengths = lengths + running
+            scores = (log_probs.sum(-1, keepdim=True) + every) / lengths[..., None] ** alpha
+            best, place = scores.flatten(1).topk(min(n_beams, scores[0].numel()))
             parent, token = place // new.shape[-1], place % new.shape[-1]
+            log_prob = every.flatten(1).gather(1, place)
             tokens = torch.cat([_pick(tokens, parent), token[..., None]], -1)
-            own = new.flatten(1).gather(1, place)
-            log_probs = torch.cat([_pick(log_probs, parent), own[..., None]], -1)
-            # A score can still rise by growing longer, never by more than this.
-            hope = best[:, 0] / max_len**alpha
-            if all(
-                len(ends) == n_beams and ends[-1].score(alpha) >= hope[row]
-                for row, ends in enumerate(finished)
-            ):
-                break
-            first = torch.arange(batch, device=source.device)[:, None] * width
-            state.select((first + parent).flatten())
-            token = token.flatten()
+            log_probs = torch.cat([_pick(log_probs, parent), log_prob[..., None]], -1)
+            lengths = lengths.gather(1, parent)
+            # The state has a row for each running beginning: find those of the new ones.
+            row = (running.flatten().cumsum(0) - 1).view_as(running).gather(1, parent)
+            running = (token != STOP_ID) & (token != PAD_ID) & (best > -torch.inf)
+            state.select(row[running])
     return [
-        ends or [Hypothesis(*cut, False) for cut in zip(tokens[row], log_probs[row], strict=True)]
-        for row, ends in enumerate(finished)
+        _ranked(*beams, alpha) for beams in zip(tokens[..., 1:], log_probs[..., 1:], strict=True)
     ]
 
 
@@ -188,8 +172,8 @@ def error_rates(
     """Return the shares of wrong words and of wrong symbols; each word may have several references.
 
     A word is right if it equals one of its references. Its wrong symbols are those inserted,
-    deleted or replaced on the shortest way from its closest reference, divided by the length of
-    that reference.
+    deleted or replaced on the shortest way from its closest reference; their sum is divided by the
+    length of these references.
 
     Raises:
         ValueError: if there are no answers, not as many references, or a reference is empty.
@@ -203,16 +187,17 @@ def error_rates(
     for answer, listed in zip(answers, references, strict=True):
         if not listed or not all(listed):
             raise ValueError(f"each answer needs references that are not empty, got {listed}")
-        words += tuple(answer) not in map(tuple, listed)
-        made = [_edits(answer, reference) for reference in listed]
+        made = [(_edits(answer, reference), len(reference)) for reference in listed]
         fewest, length = min(made, key=lambda edits: edits[0] / edits[1])
-        errors, symbols = errors + fewest, symbols + length
+        words, errors, symbols = words + (fewest > 0), errors + fewest, symbols + length
     return words / len(answers), errors / symbols
 
 
-def _edits(answer: Sequence[str], reference: Sequence[str]) -> tuple[int, int]:
+def _edits(answer: Sequence[str], reference: Sequence[str]) -> int:
+    if tuple(answer) == tuple(reference):
+        return 0
     counts = jiwer.process_words(" ".join(reference), " ".join(answer))
-    return counts.substitutions + counts.deletions + counts.insertions, len(reference)
+    return counts.substitutions + counts.deletions + counts.insertions
 
 
 def _write(
@@ -223,25 +208,35 @@ def _write(
         token = torch.full((len(source),), BEGIN_ID, device=source.device)
         running = torch.ones_like(token, dtype=torch.bool)
         tokens, log_probs = [], []
-        while len(tokens) < max_len and running.any():
-            logits = _logits(model, token, state)
-            token = choose(logits)
+        while running.any() and len(tokens) < max_len:
+            new = _log_probs(model, token, state)
+            token = choose(new)
             tokens.append(token)
-            log_probs.append(logits.log_softmax(-1).gather(-1, token[:, None])[:, 0])
+            log_probs.append(new.gather(-1, token[:, None])[:, 0])
             running &= token != STOP_ID
-    hypotheses = []
-    for row, probs in zip(torch.stack(tokens, 1), torch.stack(log_probs, 1), strict=True):
-        stops = (row == STOP_ID).nonzero()
-        length = int(stops[0]) if len(stops) else max_len
-        hypotheses.append(Hypothesis(row[:length], probs[: length + 1], len(stops) > 0))
-    return hypotheses
+    return [
+        _cut(*row) for row in zip(torch.stack(tokens, 1), torch.stack(log_probs, 1), strict=True)
+    ]
 
 
-def _logits(model: EncoderDecoder, token: Tensor, state) -> Tensor:
-    """Padding and the begin token are never written."""
-    logits = model.step(token, state).float()
-    logits[:, [PAD_ID, BEGIN_ID]] = -torch.inf
-    return logits
+def _log_probs(model: EncoderDecoder, token: Tensor, state: State) -> Tensor:
+    log_probs = model.step(token, state).float().log_softmax(-1)
+    log_probs[:, [PAD_ID, BEGIN_ID]] = -torch.inf  # never written, however likely
+    return log_probs
+
+
+def _cut(tokens: Tensor, log_probs: Tensor) -> Hypothesis:
+    stops = (tokens == STOP_ID).nonzero()
+    length = int(stops[0]) if len(stops) else len(tokens)
+    return Hypothesis(tokens[:length], log_probs[: length + 1], len(stops) > 0)
+
+
+def _ranked(tokens: Tensor, log_probs: Tensor, alpha: float) -> list[Hypothesis]:
+    """Sort the beams of one source, without those that padding filled up."""
+    possible = log_probs.isfinite().all(-1)
+    found = [_cut(*row) for row in zip(tokens[possible], log_probs[possible], strict=True)]
+    found = [one for one in found if one.stopped] or found
+    return sorted(found, key=lambda one: -one.score(alpha))
 
 
 def _pick(beams: Tensor, parent: Tensor) -> Tensor:
