@@ -71,7 +71,7 @@ def min_p(answer):
 def may_end(answer):
     """Check a function that tells when no beginning can overtake what is whole."""
     cases = (
-        (-0.5, [-6.0, -7.0], 1.0, 10, False, "it may grow longer: divide by max_len ** alpha."),
+        (-0.5, [-4.0, -4.5], 1.0, 10, False, "it may grow longer: divide by max_len ** alpha."),
         (-0.5, [-6.0, -5.5], 1.0, 10, True, "at max_len the best of them scores -0.55 at most."),
         (-0.5, [-8.0, -1.0], 1.0, 10, False, "all beginnings have to be hopeless, not one."),
         (-0.5, [-1.0, -8.0], 1.0, 10, False, "all beginnings have to be hopeless, not the last."),
