@@ -37,7 +37,7 @@ def min_p(answer):
     probs = torch.tensor([[0.4, 0.3, 0.15, 0.1, 0.05], [0.9, 0.06, 0.02, 0.01, 0.01]])
     # Unnormalised, and the likeliest is not the first.
     logits = (probs.log() + torch.tensor([[3.0], [-2.0]]))[:, [3, 0, 4, 2, 1]]
-    for p in (0.2, 0.5, 1.0):
+    for p in (0.11, 0.5, 1.0):
         probs = logits.softmax(-1)
         share = probs / probs.amax(-1, keepdim=True)
         right = logits.masked_fill(share < p, -torch.inf)
@@ -52,11 +52,11 @@ def min_p(answer):
         if torch.equal(found, torch.where(share < p, 0, logits)):
             raise Mistake("a logit of 0 is a logit like any other: e to the 0 is 1. Use -inf.")
         mistakes = {
+            "the likeliest symbol itself is always kept: at least p times, not more.": share > p,
             "the limit is p times the largest probability, not p itself.": probs >= p,
             "these are kept the wrong way round.": share < p,
             "each row has a likeliest symbol of its own.": probs >= p * probs.max(),
             "compare probabilities, not logits.": logits >= p * logits.amax(-1, keepdim=True),
-            "the likeliest symbol itself is always kept: at least p times, not more.": share > p,
         }
         for hint, wrong in mistakes.items():
             if torch.equal(kept, wrong):
@@ -93,10 +93,10 @@ def edits(answer):
     """Check a function from two lists of symbols to their edit distance."""
     cases = (
         ("K AE T", "K AE T"),
+        ("AE K T", "K AE T"),
         ("K AA T", "K AE T"),
         ("K T", "K AE T"),
         ("K AE T S", "K AE T"),
-        ("AE K T", "K AE T"),
         ("S OW F M AO R", "S AA F AH M AO R"),
         ("AH", "K AE T S"),
         ("", "K AE"),
@@ -117,10 +117,10 @@ def edits(answer):
             raise Mistake(f"one missing symbol shifts the others and should cost 1; {where}")
         if found == by_place:
             raise Mistake(f"what is left over counts as well: insertions and deletions; {where}")
-        if found == unplaced:
-            raise Mistake(f"order counts, and a replacement is one edit; {where}")
         if found == _without_replacing(one, other):
             raise Mistake(f"a replacement is one edit, not a deletion and an insertion; {where}")
+        if found == unplaced:
+            raise Mistake(f"order counts: these are not sets; {where}")
         raise Mistake(where)
 
 
