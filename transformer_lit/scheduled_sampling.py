@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from transformer_lit.encoder_decoder import STOP_ID, EncoderDecoder, KeysValues, PaddingMask, State
+from transformer_lit.encoder_decoder import STOP_ID, EncoderDecoder, Memory, PaddingMask, State
 
 Tokens = Int[Tensor, "batch seq"]
 
@@ -83,7 +83,7 @@ def keeps_truth(
 def step_by_step(
     model: EncoderDecoder,
     shown: Tokens,
-    memory: Sequence[KeysValues],
+    memory: Sequence[Memory],
     memory_mask: PaddingMask,
     *,
     eps: float,
@@ -110,7 +110,7 @@ def step_by_step(
 def two_pass(
     model: EncoderDecoder,
     shown: Tokens,
-    memory: Sequence[KeysValues],
+    memory: Sequence[Memory],
     memory_mask: PaddingMask,
     *,
     eps: float,

@@ -247,7 +247,7 @@ def train(
             losses.append((loss * share).detach())
             bar.update()
         mean = torch.stack(losses).mean()
-        if world > 1:
+        if distributed.is_initialized():  # each process has its share of the loss
             distributed.all_reduce(mean)
         record = {"epoch": epoch, "step": step, "loss": float(mean) / world}
         if len(validation):
