@@ -42,12 +42,14 @@ class LayerNorm(nn.Module):
             ValueError: if ``x`` is not ``d_model`` wide, or of another dtype than the layer
                 (autocast may mix them).
         """
-        _check_width(x, len(self.gain))
-        if x.dtype != self.gain.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise ValueError(f"x is {x.dtype}, the layer {self.gain.dtype}: convert one of them")
+        gain, bias = self.gain, self.bias
+        _check_width(x, len(gain))
+        if x.dtype != gain.dtype:
+            if not torch.is_autocast_enabled(x.device.type):
+                raise ValueError(f"x is {x.dtype}, the layer {gain.dtype}: convert one of them")
+            gain, bias = gain.to(x.dtype), bias.to(x.dtype)
         # (x - mean) / sqrt(variance + eps) * gain + bias, in one kernel instead of five operations.
         # The variance is the mean of the squares, divided by d_model: torch.var's by d_model - 1.
-        gain, bias = self.gain.to(x.dtype), self.bias.to(x.dtype)
         return F.layer_norm(x, gain.shape, gain, bias, self.eps)
 
 

@@ -53,7 +53,7 @@ def greedy(
         ValueError: if the source is empty, a row of it is nothing but padding, or ``max_len`` lies
             outside 1 .. that of the model.
     """
-    return _write(model, source, max_len, lambda log_probs: log_probs.argmax(-1))
+    return _write(model, source, max_len, lambda log_probs: log_probs.max(-1).indices)
 
 
 @torch.no_grad()
@@ -221,7 +221,7 @@ def _write(
 
 def _log_probs(model: EncoderDecoder, token: Tensor, state: State) -> Tensor:
     log_probs = model.step(token, state).float().log_softmax(-1)
-    log_probs[:, [PAD_ID, BEGIN_ID]] = -torch.inf  # never written, however likely
+    log_probs[:, PAD_ID] = log_probs[:, BEGIN_ID] = -torch.inf  # never written, however likely
     return log_probs
 
 
