@@ -239,13 +239,20 @@ def test_many_words_are_read_in_portions_and_answered_in_their_order(tiny, monke
     assert result.stdout == call("pronounce", *words).stdout
 
 
-def test_the_beam_is_handed_on(tiny):
+def test_the_beam_is_handed_on(tiny, monkeypatch):
+    widths, search = [], checkpoints.beam
+
+    def watched(*arguments, n_beams, **more):
+        widths.append(n_beams)
+        return search(*arguments, n_beams=n_beams, **more)
+
+    monkeypatch.setattr(checkpoints, "beam", watched)
     words = ["abc", "b", "cab"]
     result = call("pronounce", *words, "--beam", "3")
     wanted = tiny.pronounce(words, n_beams=3)
     for line, hypothesis in zip(result.stdout.splitlines(), wanted, strict=True):
         assert line.split("\t")[1].split() == tiny.phonemes.decode(hypothesis.tokens)
-    assert result.stdout != call("pronounce", *words).stdout, "the beam changed nothing"
+    assert widths == [3, 3]
 
 
 @pytest.mark.parametrize("beam", ["0", "-1", "many"])
