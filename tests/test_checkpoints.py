@@ -112,7 +112,7 @@ def test_what_is_no_safetensors_file_is_refused_even_with_the_right_digest(path,
     [
         (
             {"d_ff": 29},
-            r"another architecture than x\.json describes: 12 tensors .*\.feed_forward\.",
+            r"another architecture than x\.json describes: 12 .* .*\.feed_forward\.",
         ),
         ({"n_layers": 3}, "another architecture"),
         ({"source_size": 29}, "reads and writes 29 and 42 symbols, there are 28 letters and 42"),
