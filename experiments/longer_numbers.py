@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from saved_runs import make_missing
+from saved_runs import make_missing, some
 from transformer_lit.data.number_words import in_words, numbers
 from transformer_lit.encoder_decoder import (
     BEGIN,
@@ -62,12 +62,6 @@ def drawn(part, digits, fits, count):
     found = numbers(part, 10 ** (digits - 1), 10**digits)
     fitting = (n for n in some(found, len(found)) if fits(len(in_words(n, "german"))))
     return list(itertools.islice(fitting, count))
-
-
-def some(things, count):
-    """Draw ``count`` of them at random, the same ones every time."""
-    order = torch.randperm(len(things), generator=torch.Generator().manual_seed(0))
-    return [things[i] for i in order[:count]]
 
 
 def data(per_length=3_000, tests=200):

@@ -1,4 +1,4 @@
-"""What the experiments share: make the runs that are missing from a file, save each when done."""
+"""What the experiments share: runs that are saved when done, files written whole, fixed draws."""
 
 import json
 import logging
@@ -37,7 +37,18 @@ def make_missing(result_file, log_file, *, recipe, wanted, run, **more):
         made = {**settings, **run(**settings)}
         made["seconds"] = round(time.process_time() - start)
         result["runs"].append(made)
-        half_written = result_file.with_suffix(".part")
-        half_written.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-        half_written.replace(result_file)
+        write_whole(result_file, json.dumps(result, indent=1).encode() + b"\n")
         logging.info("%s", made)
+
+
+def write_whole(path, content):
+    """Write a file whole or not at all."""
+    half_written = path.with_suffix(".part")
+    half_written.write_bytes(content)
+    half_written.replace(path)
+
+
+def some(things, count):
+    """Draw ``count`` of them at random, the same ones every time."""
+    order = torch.randperm(len(things), generator=torch.Generator().manual_seed(0))
+    return [things[i] for i in order[:count]]

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from saved_runs import make_missing
+from saved_runs import make_missing, some
 from transformer_lit.checkpoints import Pronouncer, vocabularies
 from transformer_lit.data.pronunciations import load
 from transformer_lit.decoding import error_rates
@@ -65,9 +65,7 @@ letters, phonemes = vocabularies()
 
 def draw(part, n_words):
     """Draw words of a part at random, the same ones every time."""
-    words = load(part)
-    order = torch.randperm(len(words), generator=torch.Generator().manual_seed(0))
-    return [words[row] for row in order[:n_words]]
+    return some(load(part), n_words)
 
 
 def pairs(entries):

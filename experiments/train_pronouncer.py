@@ -32,6 +32,7 @@ from torch import distributed, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
+from saved_runs import write_whole
 from transformer_lit.checkpoints import PRONOUNCER, Pronouncer, load_pronouncer, vocabularies
 from transformer_lit.data.pronunciations import load
 from transformer_lit.decoding import error_rates
@@ -147,8 +148,8 @@ def finish(
         "scores": {},
     }
     about_file = path.with_suffix(".json")
-    write(path, content)
-    write(about_file, json.dumps(about, indent=1).encode() + b"\n")
+    write_whole(path, content)
+    write_whole(about_file, json.dumps(about, indent=1).encode() + b"\n")
     pronouncer, entries = load_pronouncer(path), load(part)[:n_words]
     for name, n_beams in (("greedy", 1), ("beam of 5", 5)):
         words, symbols = scores(pronouncer, entries, n_beams=n_beams)
@@ -159,19 +160,12 @@ def finish(
             "phoneme error rate": round(symbols, 4),
         }
         print(name, about["scores"][name])
-    write(about_file, json.dumps(about, indent=1).encode() + b"\n")
-
-
-def write(path, content):
-    """Write a file whole or not at all."""
-    half_written = path.with_suffix(".part")
-    half_written.write_bytes(content)
-    half_written.replace(path)
+    write_whole(about_file, json.dumps(about, indent=1).encode() + b"\n")
 
 
 def save_epoch(state, epoch, run):
     """Keep the weights of one epoch, to be averaged."""
-    write(run / f"epoch-{epoch:02}.safetensors", save(state))
+    write_whole(run / f"epoch-{epoch:02}.safetensors", save(state))
 
 
 def make_ready(run, about, rank):
@@ -194,7 +188,7 @@ def make_ready(run, about, rank):
         raise ValueError(f"{run} has epochs, but no {state.name}: delete the folder to start anew")
     if rank > 0:
         return
-    write(about_file, json.dumps(about, indent=1).encode() + b"\n")
+    write_whole(about_file, json.dumps(about, indent=1).encode() + b"\n")
     if state.exists():
         with contextlib.suppress(SafetensorError), safe_open(state, "pt") as file:
             epoch = len(json.loads((file.metadata() or {}).get("history", "[]")))

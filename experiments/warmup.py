@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from saved_runs import make_missing
+from saved_runs import make_missing, some
 from transformer_lit.block import Block, FeedForward, LayerNorm
 from transformer_lit.data import alignment
 from transformer_lit.data.pronunciations import LETTERS
@@ -86,9 +86,7 @@ class Stack(nn.Module):
 
 def draw(part, n_words):
     """Draw words of a part at random, the same ones every time."""
-    words = alignment.aligned(part)
-    order = torch.randperm(len(words), generator=torch.Generator().manual_seed(0))
-    return [words[row] for row in order[:n_words]]
+    return some(alignment.aligned(part), n_words)
 
 
 def data(n_train=RECIPE["training words"], n_valid=RECIPE["validation words"]):

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from saved_runs import make_missing
+from saved_runs import make_missing, some
+from transformer_lit.checkpoints import vocabularies
 from transformer_lit.data import pronunciations
-from transformer_lit.data.pronunciations import LETTERS, PHONEMES
 from transformer_lit.decoding import greedy
 from transformer_lit.encoder_decoder import (
     BEGIN,
@@ -23,9 +23,8 @@ from transformer_lit.encoder_decoder import (
     STOP,
     EncoderDecoder,
     Settings,
-    target_vocabulary,
 )
-from transformer_lit.vocabulary import PAD, Vocabulary, pad
+from transformer_lit.vocabulary import pad
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "transformer_lit" / "data" / "curves" / "wiring.json"
@@ -72,13 +71,12 @@ MODELS = dict(zip(WIRINGS, (EncoderDecoder, LayerByLayer), strict=True))
 
 def data():
     """Return letters and phonemes of the training words as ids, and validation entries."""
-    letters, phonemes = Vocabulary(LETTERS, specials=(PAD,)), target_vocabulary(PHONEMES)
+    letters, phonemes = vocabularies()
     train, valid = (
         [entry for entry in pronunciations.load(part) if len(entry.word) <= RECIPE["longest word"]]
         for part in ("train", "validation")
     )
-    order = torch.randperm(len(valid), generator=torch.Generator().manual_seed(0))
-    valid = [valid[row] for row in order[: RECIPE["validation words"]]]
+    valid = some(valid, RECIPE["validation words"])
     source = pad([letters.encode(entry.word) for entry in train]).values
     target = pad([phonemes.encode((BEGIN, *entry.pronunciations[0], STOP)) for entry in train])
     return source, target.values, valid, letters, phonemes
