@@ -139,13 +139,13 @@ def fused_attention(
     """
     _check(q, k, v)
     shape = (*q.shape[:-1], k.shape[-2])
+    added, some = mask, None
     if mask is not None:
         check_mask(mask, shape)
     elif bias is None:
-        # Without a mask, PyTorch's kernel for the CPU turns NaN into zeros if all scores of a query
+        # Without either, PyTorch's kernel for the CPU turns NaN into zeros if all scores of a query
         # are NaN (https://github.com/pytorch/pytorch/issues/141128): it would hide a broken model.
-        mask = q.new_ones((1,) * (q.ndim - 1) + k.shape[-2:-1], dtype=torch.bool)
-    added, some = mask, None
+        added = q.new_zeros((1,) * (q.ndim - 1) + k.shape[-2:-1])
     if bias is not None:
         _check_bias(bias, shape)
         added = bias.to(q.dtype)
@@ -243,11 +243,12 @@ def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
 
 
 def _check_axes(**named: Tensor) -> None:
-    for name, x in named.items():
-        if x.ndim < 2 or x.numel() == 0:
+    shapes = {name: tuple(x.shape) for name, x in named.items()}
+    for name, shape in shapes.items():
+        if len(shape) < 2 or 0 in shape:
             raise ValueError(
-                f"{name} must be (*batch, seq, width) and not empty, got shape {tuple(x.shape)}"
+                f"{name} must be (*batch, seq, width) and not empty, got shape {shape}"
             )
-    if len({x.shape[:-2] for x in named.values()}) > 1:
-        leading = {name: tuple(x.shape[:-2]) for name, x in named.items()}
+    if len({shape[:-2] for shape in shapes.values()}) > 1:
+        leading = {name: shape[:-2] for name, shape in shapes.items()}
         raise ValueError(f"leading axes must agree, got {leading}")

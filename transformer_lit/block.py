@@ -43,7 +43,7 @@ class LayerNorm(nn.Module):
                 (autocast may mix them).
         """
         gain, bias = self.gain, self.bias
-        _check_width(x, len(gain))
+        _check_width(x, gain.shape[0])
         if x.dtype != gain.dtype:
             if not torch.is_autocast_enabled(x.device.type):
                 raise ValueError(f"x is {x.dtype}, the layer {gain.dtype}: convert one of them")
@@ -78,7 +78,7 @@ class FeedForward(nn.Module):
             ValueError: if ``x`` is not ``d_model`` wide.
         """
         _check_width(x, self.widen.in_features)
-        return self.narrow(self.dropout(F.relu(self.widen(x))))
+        return self.narrow(self.dropout(self.widen(x).relu_()))
 
 
 class Block(nn.Module):

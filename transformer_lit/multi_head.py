@@ -81,6 +81,23 @@ class MultiHeadAttention(nn.Module):
         _check_input(x, self.q_proj.in_features)
         q = self._split(self.q_proj(x))
         k, v = self.keys_values(x) if keys_values is None else keys_values
+        heads, weights = self.attend(q, k, v, mask=mask, need_weights=need_weights)
+        return self.out_proj(heads), weights
+
+    def attend(
+        self,
+        q: Float[Tensor, "batch heads query d_head"],
+        k: Float[Tensor, "batch heads key d_head"],
+        v: Float[Tensor, "batch heads key d_head"],
+        *,
+        mask: Mask | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Float[Tensor, "batch query d_model"], Float[Tensor, "batch heads query key"] | None]:
+        """Do what lies between the projections: let every head attend, and join the results.
+
+        Raises:
+            ValueError: if the mask is not boolean or does not fit.
+        """
         position, bias = self.position, None
         if position is not None:
             q, k = position.rotate(q, k)
@@ -91,8 +108,7 @@ class MultiHeadAttention(nn.Module):
             heads = heads if extra is None else heads + extra
         else:
             heads, weights = fused_attention(q, k, v, mask, bias=bias), None
-        output = self.out_proj(heads.transpose(1, 2).flatten(2))
-        return output, weights if need_weights else None
+        return heads.transpose(1, 2).flatten(2), weights if need_weights else None
 
     def _split(self, x: Tensor) -> Heads:
         # (batch, seq, heads * d) to (batch, heads, seq, d). `rearrange` says it better, but takes
