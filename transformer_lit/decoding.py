@@ -53,7 +53,7 @@ def greedy(
         ValueError: if the source is empty, a row of it is nothing but padding, or ``max_len`` lies
             outside 1 .. that of the model.
     """
-    return _write(model, source, max_len, lambda logits: logits.max(-1).indices)
+    return _write(model, source, max_len, lambda log_probs: log_probs.max(-1).indices)
 
 
 @torch.no_grad()
@@ -73,8 +73,8 @@ def sample(
         ValueError: as ``greedy``, or as ``truncate``.
     """
 
-    def draw(logits: Tensor) -> Tensor:
-        left = truncate(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+    def draw(log_probs: Tensor) -> Tensor:
+        left = truncate(log_probs, temperature=temperature, top_k=top_k, top_p=top_p)
         return torch.multinomial(left.softmax(-1), 1, generator=generator)[:, 0]
 
     return _write(model, source, max_len, draw)
@@ -144,8 +144,7 @@ def beam(
         running = torch.ones(len(source), 1, dtype=torch.bool, device=source.device)
         lengths = torch.zeros(len(source), 1, device=source.device)
         while running.any() and tokens.shape[-1] <= max_len:
-            logits, total = _logits(model, tokens[..., -1][running], state)
-            new = logits - total[:, None]
+            new = _log_probs(model, tokens[..., -1][running], state)
             # What is whole goes on in one way only: by padding, which costs nothing.
             every = new.new_full((*running.shape, new.shape[-1]), -torch.inf)
             every[..., PAD_ID] = 0
@@ -210,22 +209,24 @@ def _write(
         running = torch.ones_like(token, dtype=torch.bool)
         tokens, log_probs = [], []
         while running.any() and len(tokens) < max_len:
-            logits, total = _logits(model, token, state)
-            token = choose(logits)
+            new = _log_probs(model, token, state)
+            token = choose(new)
             tokens.append(token)
-            log_probs.append(logits.gather(-1, token[:, None])[:, 0] - total)
+            log_probs.append(new.gather(-1, token[:, None])[:, 0])
             running &= token != STOP_ID
     return [
         _cut(*row) for row in zip(torch.stack(tokens, 1), torch.stack(log_probs, 1), strict=True)
     ]
 
 
-def _logits(model: EncoderDecoder, token: Tensor, state: State) -> tuple[Tensor, Tensor]:
-    """Return a step's logits, and what to take from each to make it a log-probability."""
+def _log_probs(model: EncoderDecoder, token: Tensor, state: State) -> Tensor:
     logits = model.step(token, state).float()
-    total = logits.logsumexp(-1)
-    logits[:, PAD_ID] = logits[:, BEGIN_ID] = -torch.inf  # never written, however likely
-    return logits, total
+    logits = logits - logits.amax(-1, keepdim=True)
+    # The same as log_softmax. Probabilities below e^-80 change no sum in single precision, but on a
+    # CPU an exponential that is almost too small to be written takes ten times as long as others.
+    log_probs = logits - logits.clamp(min=-80).exp().sum(-1, keepdim=True).log()
+    log_probs[:, PAD_ID] = log_probs[:, BEGIN_ID] = -torch.inf  # never written, however likely
+    return log_probs
 
 
 def _cut(tokens: Tensor, log_probs: Tensor) -> Hypothesis:

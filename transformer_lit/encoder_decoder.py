@@ -159,10 +159,9 @@ class DecoderBlock(nn.Module):
         """Run the three parts, each with its residual connection and its norm."""
         norms = self.self_norm, self.cross_norm, self.feed_forward_norm
         for norm, part in zip(norms, parts, strict=True):
-            if self.norm_first:
-                x = x + self.dropout(part(norm(x)))
-            else:
-                x = norm(x + self.dropout(part(x)))
+            mixed = part(norm(x) if self.norm_first else x)
+            x = x + (self.dropout(mixed) if self.training else mixed)
+            x = x if self.norm_first else norm(x)
         return x
 
 
@@ -194,7 +193,7 @@ class OneByOne:
         self,
         x: Float[Tensor, "batch d_model"],
         memory: Memory,
-        memory_mask: PaddingMask,
+        memory_mask: PaddingMask | None,
         cache: Cache,
     ) -> Float[Tensor, "batch d_model"]:
         """Run the three parts on the newest symbols; their keys and values go into the cache."""
@@ -211,7 +210,8 @@ class OneByOne:
 
         def feed_forward(x: Tensor) -> Tensor:
             wide = _times(x, self.widen).relu_()
-            return _times(self.block.feed_forward.dropout(wide), self.narrow)
+            wide = self.block.feed_forward.dropout(wide) if self.block.training else wide
+            return _times(wide, self.narrow)
 
         return self.block.add_and_norm(x, look_at_self, look_at_source, feed_forward)
 
@@ -369,8 +369,9 @@ class EncoderDecoder(nn.Module):
             state.output = self.output.bias, _turned(self.output.embedding.weight, len(tokens))
         _check_number(tokens, state.memory_mask)
         x = self._embed(self.target_embedding, tokens[:, None], state.length)[:, 0]
+        mask = None if state.memory_mask.all() else state.memory_mask
         for block, memory, cache in zip(state.blocks, state.memory, state.caches, strict=True):
-            x = block(x, memory, state.memory_mask, cache)
+            x = block(x, memory, mask, cache)
         return _times(self.norm(x), state.output)
 
     def _decode(self, target, memory, memory_mask, *, need_weights=False):
