@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 from tqdm import tqdm
 
+from transformer_lit.encoder_decoder import PAD_ID
 from transformer_lit.vocabulary import pad
 
 Pair = tuple[Int[Tensor, "_"], Int[Tensor, "_"]]  # a source and a target, of any lengths
-PAD_ID = 0
 
 
 def teacher_forcing(
@@ -155,8 +155,9 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
-        whole = (self.epochs, self.batch_size, self.warmup, self.patience or 1)
-        if min(whole) < 1 or min(self.rate, self.clip) <= 0 or self.patience == 0:
+        patience = 1 if self.patience is None else self.patience
+        whole = (self.epochs, self.batch_size, self.warmup, patience)
+        if min(whole) < 1 or min(self.rate, self.clip) <= 0:
             raise ValueError(
                 "epochs, batch_size, warmup, patience must be at least 1, rate and clip above 0, "
                 f"got {self}"
