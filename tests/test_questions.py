@@ -1,0 +1,32 @@
+"""The ten questions: each is answered, and each answer leads to places that exist."""
+
+import re
+from pathlib import Path
+
+import bs4
+import pytest
+
+TEXT = (Path(__file__).parents[1] / "book" / "questions.md").read_text("utf-8")
+QUESTIONS = dict(re.findall(r"^## (.+)\n\n(.+)$", TEXT, re.MULTILINE))
+LINK = re.compile(r"\[chapter (\d\d)\]\((\d\d)(\S+)\.ipynb#(\S+)\)")
+
+
+def test_there_are_ten_and_all_are_questions():
+    assert len(QUESTIONS) == TEXT.count("\n## ") == 10
+    assert all(question.endswith("?") for question in QUESTIONS)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_an_answer_is_one_paragraph_with_the_places_that_measured_it(question):
+    answer = QUESTIONS[question]
+    assert 60 <= len(re.sub(r"\(\S+\.ipynb\S+\)", "", answer).split()) <= 160
+    found = LINK.findall(answer)
+    assert len(found) >= 3 and len(found) == answer.count("](")
+    assert all(named == number for named, number, _, _ in found)
+
+
+def test_every_link_leads_to_a_section(site):
+    for _, number, name, anchor in LINK.findall(TEXT):
+        html = (site.folder / "book" / f"{number}{name}.html").read_text("utf-8")
+        found = bs4.BeautifulSoup(html, "html.parser").find(id=anchor)
+        assert found is not None and found.name == "section", f"{number}{name}#{anchor}"
