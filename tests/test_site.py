@@ -156,6 +156,7 @@ def test_finishing_twice_changes_nothing(pages):
 def test_a_warning_stops_the_build(site, tmp_path, capfd):
     for name in ("_config.yml", "package.json"):
         shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
     shutil.copytree(ROOT / "book" / "assets", tmp_path / "book" / "assets")
     shutil.copy(ROOT / "book" / "references.bib", tmp_path / "book")
     (tmp_path / "node_modules").symlink_to(ROOT / "node_modules")

@@ -154,8 +154,9 @@ def finish_pages(out: pathlib.Path) -> None:
 def fingerprint(root: pathlib.Path) -> str:
     """A hash of everything the site is made of."""
     files = [root / name for name in ("_config.yml", "_toc.yml", "index.md", "package.json")]
-    files += [pathlib.Path(__file__)]
+    files += [pathlib.Path(__file__), pathlib.Path(__file__).with_name("sphinx_reference.py")]
     files += [path for path in (root / "book").rglob("*") if path.is_file()]
+    files += (root / "transformer_lit").rglob("*.py")  # book/api.md shows their docstrings
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(str(path).encode() + b"\0" + path.read_bytes())
