@@ -35,8 +35,9 @@ def public_names(name: str) -> set[str]:
     module, found = importlib.import_module(name), set()
     for statement in tree_of(name).body:
         if isinstance(statement, ast.Assign | ast.AnnAssign):
-            parts = ast.walk(statement)
-            found |= {p.id for p in parts if isinstance(p, ast.Name) and type(p.ctx) is ast.Store}
+            targets = getattr(statement, "targets", None) or [statement.target]
+            parts = [part for target in targets for part in ast.walk(target)]
+            found |= {part.id for part in parts if isinstance(part, ast.Name)}
     for inside, value in vars(module).items():
         value = value.callback if isinstance(value, click.Command) else value
         if getattr(value, "__module__", None) == name and hasattr(value, "__qualname__"):

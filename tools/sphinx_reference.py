@@ -82,6 +82,10 @@ class Linked(ast.NodeTransformer):
             return node
         return ast.UnaryOp(ast.Invert(), ast.parse(self.full[node.id], mode="eval").body)
 
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        """Leave out the space before a single axis, which is there for linters only."""
+        return ast.Constant(node.value.strip() if isinstance(node.value, str) else node.value)
+
 
 def annotation(module: str, node: ast.expr | None) -> ast.expr | None:
     """An annotation with its links; one in quotes that is a name loses them."""
