@@ -17,6 +17,7 @@ import sys
 
 from docutils import nodes, statemachine
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import make_refnode
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SPECIAL = ("__call__", "__contains__", "__len__")  # what a reader may call without seeing it
@@ -245,6 +246,15 @@ def address_of_source(repository: str, info: dict[str, str]) -> str | None:
     return f"{repository}/blob/main/{path}#L{first}-L{what.end_lineno}"
 
 
+def find_type(app, env, node, content):
+    """Lead from a signature to a name for a type, where Sphinx looks for classes only."""
+    found = env.domains["py"].objects.get(node.get("reftarget"))
+    if node.get("refdomain") != "py" or found is None:
+        return None
+    here = node.get("refdoc", env.docname)
+    return make_refnode(app.builder, here, found.docname, found.node_id, content)
+
+
 def give_boxes_addresses(app, doctree):
     """Let each "Often said" box be linked to, as MyST lets headings be."""
     for box in doctree.findall(nodes.admonition):
@@ -272,5 +282,6 @@ def setup(app):
     app.connect("config-inited", configure)
     app.connect("autodoc-process-signature", source_signature)
     app.connect("autodoc-process-docstring", mend_docstring, priority=400)  # before napoleon
+    app.connect("missing-reference", find_type)
     app.connect("doctree-read", give_boxes_addresses)
     return {"parallel_read_safe": True}
