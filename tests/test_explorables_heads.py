@@ -68,7 +68,7 @@ def test_the_file_holds_the_weights_of_the_model(pronouncer, at):
     [hypothesis] = pronouncer.pronounce([word])
     assert " ".join(pronouncer.phonemes.decode(hypothesis.tokens)) == said
     assert (listed == "") == (tuple(said.split()) in script.draw()[at].pronunciations)
-    target = torch.tensor([pronouncer.phonemes.encode(["<begin>", *said.split()])])
+    target = pronouncer.phonemes.encode(["<begin>", *said.split()])[None]
     weights = pronouncer.model.attention(pronouncer.encode([word]), target)
     for layer in range(SAVED["layers"]):
         for head in range(SAVED["heads"]):
