@@ -135,6 +135,8 @@ def finish(html: str) -> str:
         del named["aria-label"]  # which hides the words that stand in it from screen readers
     for listed in page.select(".citation-list, .citation"):
         del listed["role"]  # of a list, whose children are no list items
+    for argument in page.select("dt.sig > dl, dt.sig > dl > dd"):
+        argument["role"] = "presentation"  # a list of definitions that has no terms
     for sidebar in page.select("#pst-primary-sidebar"):
         sidebar["role"], sidebar["aria-label"] = "complementary", "The book"
     for formula in page.select(".katex-display"):
