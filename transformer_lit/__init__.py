@@ -4,7 +4,6 @@ Floor ``LADDER[i]`` belongs to chapter ``i + 1`` and stands on the floors below 
 Import what you need from its floor: ``from transformer_lit.attention import SelfAttention``.
 """
 
-LADDER = ("vocabulary", "embedding", "window", "attention", "multi_head", "positions")
 LADDER = (
     "vocabulary",
     "embedding",
