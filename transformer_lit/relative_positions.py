@@ -85,7 +85,11 @@ class Shaw(RelativePosition):
         return offsets(n_query, n_key).clamp(-self.clip, self.clip) + self.clip
 
     def bias(self, q: Queries, k: Keys) -> Bias:
-        """Compare each query with the vector of its distance to each key."""
+        """Compare each query with the vector of its distance to each key.
+
+        Raises:
+            ValueError: if the heads are not as wide as those this was made for.
+        """
         _check_width(q, self.keys.shape[1])
         # All 2 clip + 1 products first, then picked out: a vector for each query and key
         # would take d_head times as much memory.
@@ -124,7 +128,11 @@ class TransformerXL(RelativePosition):
         self.v = nn.Parameter(torch.zeros(n_heads, 1, d_head))
 
     def bias(self, q: Queries, k: Keys) -> Bias:
-        """Add up the paper's terms (b), (c) and (d); term (a) is the usual product."""
+        """Add up the paper's terms (b), (c) and (d); term (a) is the usual product.
+
+        Raises:
+            ValueError: if number or width of the heads are not those this was made for.
+        """
         _check_heads(q, len(self.u))
         _check_width(q, self.u.shape[-1])
         n_query, n_key = q.shape[-2], k.shape[-2]
@@ -179,7 +187,11 @@ class T5(RelativePosition):
         self.table = nn.Parameter(torch.zeros(n_buckets, n_heads))
 
     def bias(self, q: Queries, k: Keys) -> Bias:
-        """Look up the number of each query's and key's bucket."""
+        """Look up the number of each query's and key's bucket.
+
+        Raises:
+            ValueError: if there are not as many heads as this was made for.
+        """
         _check_heads(q, self.table.shape[1])
         steps = offsets(q.shape[-2], k.shape[-2]).to(q.device)
         rows = buckets(steps, len(self.table), self.max_distance, causal=self.causal)
@@ -234,7 +246,11 @@ class RoPE(RelativePosition):
         self.d_head, self.layout = d_head, layout
 
     def rotate(self, q: Queries, k: Keys) -> tuple[Queries, Keys]:
-        """Turn queries and keys, each by the angles of its place."""
+        """Turn queries and keys, each by the angles of its place.
+
+        Raises:
+            ValueError: if the heads are not as wide as those this was made for.
+        """
         _check_width(q, self.d_head)
         place = torch.arange(k.shape[-2], device=k.device)
         return self._turn(q, place[k.shape[-2] - q.shape[-2] :]), self._turn(k, place)
@@ -288,7 +304,11 @@ class ALiBi(RelativePosition):
         self.register_buffer("slopes", slopes(n_heads), persistent=False)
 
     def bias(self, q: Queries, k: Keys) -> Bias:
-        """Multiply distances by slopes."""
+        """Multiply distances by slopes.
+
+        Raises:
+            ValueError: if there are not as many heads as this was made for.
+        """
         _check_heads(q, len(self.slopes))
         distance = offsets(q.shape[-2], k.shape[-2]).abs().to(q)
         return -self.slopes[None, :, None, None].to(q) * distance

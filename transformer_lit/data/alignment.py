@@ -2,7 +2,7 @@
 
 Tagging letters needs one answer per letter; the dictionary has one per word. An **alignment** cuts
 the pronunciation into as many chunks as the word has letters. A chunk is silence, written `_`, one
-phoneme, or two, as for the x of *box*:
+phoneme, or two, as for the x of *box*::
 
     k  n  i   g  h  t        b  o   x
     _  N  AY  _  _  T        B  AA  K+S
