@@ -5,7 +5,7 @@
 writes `transformer_lit/checkpoints/pronouncer.safetensors` and its recipe and scores beside it. It
 trains in two rounds: the second begins with the average of the first one's last epochs and lets the
 learning rate rise and fall once more (a warm restart: Loshchilov and Hutter 2017, section 3,
-https://arxiv.org/abs/1608.03983). Two cores take two to three hours. It saves its state after each
+https://arxiv.org/abs/1608.03983). Two cores take about three hours. It saves its state after each
 epoch into `runs/pronouncer/`: to go on after a stop, give the same command; to start anew, delete
 that folder. Several processes share each batch:
 
