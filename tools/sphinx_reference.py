@@ -167,6 +167,9 @@ def mend_docstring(app, what, name, obj, options, lines):
         for i, line in enumerate(lines):
             if match := CHAPTER.match(line):
                 lines[i] = f"Chapter {match[2]}: :doc:`/book/{match[1]}`\n"
+            elif i and lines[i - 1].startswith("Paper") and line.startswith("    "):
+                lines[i] = f"{lines[i - 1]} {line.strip()}"  # else a term and its definition
+                lines[i - 1] = ""
         lines[:] = "\n".join(lines).splitlines()
     elif what == "class" and not any(line in ("Args:", "Attributes:") for line in lines):
         said = {ast.unparse(f.target): comments(module, f) for f in fields_of(module, inside)}
@@ -221,7 +224,7 @@ class Reference(SphinxDirective):
         if isinstance(what, ast.Assign) and isinstance(what.targets[0], ast.Tuple):
             value = value.elts[names(what).index(name)]
         lines = [f".. py:data:: {name}", f"   :module: {module}"]
-        if isinstance(value, ast.Subscript) or ast.unparse(value) == "tuple":  # a type
+        if isinstance(value, ast.Subscript):  # a type
             text = ast.unparse(annotation(module, value))
             lines = [f".. py:type:: {name}", lines[1], f"   :canonical: {text}", ""]
         else:
