@@ -19,4 +19,5 @@ LADDER = (
     "training",
     "decoding",
     "scheduled_sampling",
+    "copying",
 )

@@ -7,6 +7,7 @@
 - `digits`: handwritten digits of 8 x 8 pixels.
 - `karate`: a social network of 34 people that split into two clubs.
 - `news`: 300 short English news documents.
+- `reports`: short reports and their summaries, made up, with surnames from `news`.
 - `number_words`: numbers in English, German and French words, made by rules, not read.
 - `curves`: what long runs of `experiments/` measured, with how they were made.
 - `reviews`: 200 snippets of movie reviews, favourable or not.
