@@ -75,7 +75,7 @@ def count_words(source: Int[Tensor, "batch source"], vocab_size: int) -> int:
     nothing = (source == PAD_ID).all(1).nonzero().flatten().tolist()
     if source.numel() == 0 or nothing:
         raise ValueError(
-            f"nothing to copy: source {tuple(source.shape)}, only padding in {nothing}"
+            f"nothing to copy: source {tuple(source.shape)}, only padding in rows {nothing}"
         )
     low, high = (int(end) for end in source.aminmax())
     most = vocab_size + source.shape[1]
