@@ -13,7 +13,13 @@ from transformer_lit.copying import (
     word_vocabulary,
 )
 from transformer_lit.decoding import beam, greedy
-from transformer_lit.encoder_decoder import BEGIN_ID, PAD_ID, STOP_ID, Settings
+from transformer_lit.encoder_decoder import (
+    BEGIN_ID,
+    PAD_ID,
+    STOP_ID,
+    Settings,
+    target_vocabulary,
+)
 from transformer_lit.training import Recipe, sequence_loss, train
 
 # Sizes are different primes: a swapped axis cannot fit. (d_model is a multiple of the heads.)
@@ -273,6 +279,13 @@ def test_an_empty_source_is_refused():
         count_words(torch.zeros(2, 0, dtype=torch.long), VOCAB)
     with pytest.raises(ValueError, match="at least one word"):
         ExtendedVocabulary(word_vocabulary(["beats"]), [])
+    with pytest.raises(ValueError, match="empty sequence"):
+        ExtendedVocabulary(word_vocabulary(["beats"]), ["beats"]).encode([])
+
+
+def test_a_vocabulary_without_the_unknown_word_is_refused():
+    with pytest.raises(ValueError, match=r"got \('<pad>', '<begin>', '<stop>', 'beats'\)"):
+        ExtendedVocabulary(target_vocabulary(["beats"]), ["beats"])
 
 
 def test_a_target_with_a_word_of_another_source_is_refused():

@@ -38,10 +38,15 @@ class ExtendedVocabulary:
     The first unknown word of the source gets the id ``len(vocabulary)``, the second the next one.
 
     Raises:
-        ValueError: if the source has no words.
+        ValueError: if the vocabulary is not one of ``word_vocabulary``, or the source has no words.
     """
 
     def __init__(self, vocabulary: Vocabulary, source: Sequence[str]):
+        if vocabulary.symbols[: UNKNOWN_ID + 1] != (PAD, BEGIN, STOP, UNKNOWN):
+            raise ValueError(
+                "the vocabulary must begin with padding, begin, stop and unknown, "
+                f"got {vocabulary.symbols[: UNKNOWN_ID + 1]}"
+            )
         if len(source) == 0:
             raise ValueError("a source needs at least one word, got none")
         own = dict.fromkeys(word for word in source if word not in vocabulary)
@@ -49,8 +54,14 @@ class ExtendedVocabulary:
         self._ids = {word: len(vocabulary) + i for i, word in enumerate(self.own)}
 
     def encode(self, words: Iterable[str]) -> Int[Tensor, "seq"]:
-        """Turn words into ids; a word neither known nor in the source becomes ``UNKNOWN_ID``."""
-        return torch.tensor([self._ids.get(w, self.vocabulary.id_of(w)) for w in words])
+        """Turn words into ids; a word neither known nor in the source becomes ``UNKNOWN_ID``.
+
+        Raises:
+            ValueError: if there are no words.
+        """
+        words = list(words)
+        ids = zip(words, self.vocabulary.encode(words).tolist(), strict=True)
+        return torch.tensor([self._ids.get(word, known) for word, known in ids])
 
     def decode(self, tokens: Int[Tensor, "seq"] | Sequence[int]) -> list[str]:
         """Turn ids back into words, padding left out.
