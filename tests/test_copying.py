@@ -288,6 +288,13 @@ def test_a_vocabulary_without_the_unknown_word_is_refused():
         ExtendedVocabulary(target_vocabulary(["beats"]), ["beats"])
 
 
+def test_a_target_with_an_id_below_zero_is_refused():
+    source, target = example()
+    target[2, 1] = -1
+    with pytest.raises(ValueError, match="got ids from -1"):
+        model()(source, target)
+
+
 def test_a_target_with_a_word_of_another_source_is_refused():
     source, target = example()
     target[1, 2] = 13
