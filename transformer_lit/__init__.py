@@ -20,4 +20,5 @@ LADDER = (
     "decoding",
     "scheduled_sampling",
     "copying",
+    "sequences",
 )

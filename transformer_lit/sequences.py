@@ -92,7 +92,7 @@ class Box(NamedTuple):
     label: str
 
 
-def write_boxes(boxes: Iterable[Box], *, size: float, n_bins: int) -> list[str]:
+def write_boxes(boxes: Iterable[Box], *, size: float | int, n_bins: int) -> list[str]:
     """Write each box as five symbols: top, left, bottom, right, as the nearest bin, and the label.
 
     Bin 0 is one edge of a canvas of ``size`` by ``size``, bin ``n_bins - 1`` the other.
@@ -110,7 +110,7 @@ def write_boxes(boxes: Iterable[Box], *, size: float, n_bins: int) -> list[str]:
     return symbols
 
 
-def read_boxes(symbols: Sequence[str], *, size: float, n_bins: int) -> list[Box]:
+def read_boxes(symbols: Sequence[str], *, size: float | int, n_bins: int) -> list[Box]:
     """Read what ``write_boxes`` has written, up to the width of a bin.
 
     Raises:
@@ -202,6 +202,6 @@ def _check_labels(labels: Iterable[str], order: Sequence[str]) -> None:
         raise ValueError(f"unknown labels {unknown}: expected some of {list(order)}")
 
 
-def _check_canvas(size: float, n_bins: int) -> None:
+def _check_canvas(size: float | int, n_bins: int) -> None:
     if size <= 0 or n_bins < 2:
         raise ValueError(f"size must be above 0 and n_bins at least 2, got {size} and {n_bins}")
