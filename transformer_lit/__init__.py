@@ -21,4 +21,5 @@ LADDER = (
     "scheduled_sampling",
     "copying",
     "sequences",
+    "convolution",
 )
