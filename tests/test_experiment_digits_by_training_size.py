@@ -47,8 +47,19 @@ def test_all_models_of_a_seed_learn_from_the_same_images(small, monkeypatch, cap
 
     monkeypatch.setattr(experiment, "train", watched)
     experiment.main()
-    assert len(seen) == 3 and all(len(images) == 7 for images in seen)
-    assert torch.equal(seen[0], seen[1]) and torch.equal(seen[0], seen[2])
+    plain, moved, *others = seen
+    assert len(seen) == 4 and all(len(images) == 7 for images in seen)
+    assert all(torch.equal(plain, other) for other in others)
+    assert torch.equal(moved, experiment.scrambled(plain, 0))
+
+
+def test_scrambling_moves_the_pixels_of_all_images_alike():
+    images = torch.rand(3, 1, 8, 8)
+    moved = experiment.scrambled(images, 5)
+    assert not torch.equal(moved, images)
+    assert torch.equal(moved.flatten(1).sort().values, images.flatten(1).sort().values)
+    assert torch.equal(moved[1:], experiment.scrambled(images[1:], 5))
+    assert not torch.equal(moved, experiment.scrambled(images, 7))
 
 
 def test_the_two_networks_have_about_as_many_parameters():
