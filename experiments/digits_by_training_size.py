@@ -31,7 +31,7 @@ RECIPE = {
     "convolution": "3 x 3: 1 to 16 and 16 to 32 channels, halved, 32 to 32, halved; then linear",
     "attention": "patches of 2 x 2, summary token, learned places, 2 pre-norm blocks, d_model 32, "
     "4 heads, d_ff 64",
-    "convolution, scrambled": "the same, with the pixels of all images in another order",
+    "convolution, scrambled": "the convolution, with the pixels of all images in another order",
     "linear": "one linear layer on the 64 pixels",
     "images": "drawn without return for each seed; the largest size is all of them",
     "batch": 32,
