@@ -22,4 +22,5 @@ LADDER = (
     "copying",
     "sequences",
     "convolution",
+    "recurrence",
 )
