@@ -46,7 +46,7 @@ def surely_gone(answer):
         hints = {
             right - 1: "after so many steps the bound is not below eps yet.",
             right + 1: "one step earlier the bound is below eps already.",
-            math.floor((1 - eps) / (1 - s)) + 1: "the factors are multiplied, one per step: s ** k.",
+            math.floor((1 - eps) / (1 - s)) + 1: "the factors multiply, one per step: s ** k.",
             math.floor(1 / (1 - s) * math.log(1 / eps)) + 1: "that takes log s for s - 1.",
         }
         hint = f"for s {s} and eps {eps} it is {right}, got {found}."
