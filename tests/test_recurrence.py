@@ -210,7 +210,7 @@ def test_vectors_that_do_not_fit_are_refused(kind, shape):
 
 @BOTH
 @pytest.mark.parametrize("shape", [(BATCH, D_STATE + 1), (BATCH + 1, D_STATE)])
-def test_a_state_that_does_not_fit_is_refused(kind, shape):
+def test_a_state_that_does_not_fit_is_refused(unchecked_shapes, kind, shape):
     layer, part = kind(d_model=D_MODEL, d_state=D_STATE), torch.zeros(shape)
     state = part if kind is Elman else (part, part)
     with pytest.raises(ValueError, match=rf"state must be \({BATCH}, {D_STATE}\)"):
