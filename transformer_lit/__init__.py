@@ -23,4 +23,5 @@ LADDER = (
     "sequences",
     "convolution",
     "recurrence",
+    "sparse_attention",
 )
