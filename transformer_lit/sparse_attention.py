@@ -15,7 +15,6 @@ from transformer_lit.attention import Mask, fused_attention
 from transformer_lit.multi_head import Heads, MultiHeadAttention
 
 Edges = Int[Tensor, "2 edges"]  # row 0: the node that looks, row 1: the node it looks at
-SHORTEST_STRETCH = 32  # shorter ones compute fewer scores and take longer
 
 
 def edges_of(mask: Bool[Tensor, "query key"]) -> Edges:
@@ -139,8 +138,8 @@ def windowed_attention(
             f"mask must be ({batch} or 1, 1, 1, {seq}) of torch.bool, "
             f"got {tuple(mask.shape)} of {mask.dtype}"
         )
-    window = min(window, seq - 1)
-    size = min(max(window, SHORTEST_STRETCH), seq)
+    window = min(window, seq)
+    size = max(window, 1)
     seen, filler = size + 2 * window, -seq % size
 
     def around(x: Tensor) -> Tensor:  # what each stretch sees: itself, and a window on both sides

@@ -31,7 +31,7 @@ def scores_made(answer):
         raise Mistake(
             hints.get(
                 found,
-                f"for seq {seq}, window {window} and stretches of {size} it is {right}, got {found}.",
+                f"for seq {seq}, window {window} and size {size} it is {right}, got {found}.",
             )
         )
 
