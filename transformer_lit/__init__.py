@@ -24,4 +24,5 @@ LADDER = (
     "convolution",
     "recurrence",
     "sparse_attention",
+    "pretrained",
 )
