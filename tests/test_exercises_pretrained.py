@@ -42,7 +42,7 @@ def test_the_number_of_parameters_passes():
         (lambda v, m, d, f, n: count(0, m, d, f, n), "the largest table"),
         (lambda v, m, d, f, n: count(v, m, d, f, n) - 4 * n * d, "4 * d_model are missing"),
         (lambda v, m, d, f, n: count(v, m, d, f, n) - n * (f + d), "both layers"),
-        (lambda v, m, d, f, n: 3, "it is 1564, got 3."),
+        (lambda v, m, d, f, n: 3, "it is 1684, got 3."),
     ],
 )
 def test_a_wrong_number_gets_its_hint(answer, hint):

@@ -111,13 +111,13 @@ def our_name(answer):
             raise Mistake("a norm's weight is its gain. " + text)
         if right.replace(".gain", ".weight") != right and found.endswith("weight"):
             raise Mistake("a norm's weight is its gain. " + text)
+        if "layer.1" in theirs and "layer.1." not in theirs:
+            raise Mistake("the number of a block can have two digits. " + text)
         if "attention.output.dense" in theirs or "attention.output.LayerNorm" in theirs:
             raise Mistake(
                 "'output' stands in two places: the attention's own output, and the block's. "
                 "Look for the longer one first. " + text
             )
-        if "layer.1" in theirs and "layer.1." not in theirs:
-            raise Mistake("the number of a block can have two digits. " + text)
         raise Mistake(text)
     for theirs in sorted(UNUSED):
         if answer(theirs) != "":
