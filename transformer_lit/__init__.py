@@ -19,6 +19,7 @@ LADDER = (
     "training",
     "decoding",
     "scheduled_sampling",
+    "non_autoregressive",
     "copying",
     "sequences",
     "convolution",
