@@ -10,7 +10,13 @@ BOOK = Path(__file__).parents[1] / "book"
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]-*.md"))
 GLOSSARY = (BOOK / "glossary.md").read_text(encoding="utf-8")
 ENTRIES = dict(re.findall(r"^(\w[^\n]*)\n    ([^\n]+)$", GLOSSARY, re.MULTILINE))
-SAID = {"clipped": "clipping", "explodes": "exploding gradient", "vanishes": "vanishing gradient"}
+SAID = {
+    "clipped": "clipping",
+    "copies": "copy",
+    "explodes": "exploding gradient",
+    "patches": "patch",
+    "vanishes": "vanishing gradient",
+}
 NO_TERMS = {"one per input", "one for all", "as many as it takes"}  # the first words of a list
 
 
