@@ -112,17 +112,22 @@ def taught(words):
     """What the pronouncer answers to each of these words, and the digest of its weights."""
     teacher = load_pronouncer()
     answers = teacher.pronounce(words)
-    return [phonemes.decode(a.tokens) for a in answers], teacher.about["sha256"]
+    return [phonemes.decode(answer.tokens) for answer in answers], teacher.about["sha256"]
 
 
 def distilled(entries):
-    """The same pairs, each target replaced by the pronouncer's answer."""
+    """The same pairs, each target replaced by the pronouncer's answer; how many, and the digest.
+
+    An answer that did not come to its end is no target: such a word keeps its own.
+    """
     answers, digest = taught(tuple(entry.word for entry in entries))
+    ended = [len(answer) < len(phonemes) for answer in answers]  # as long as can be told
     replaced = [
         entry._replace(pronunciations=(tuple(answer),) * len(entry.pronunciations))
         for entry, answer in zip(entries, answers, strict=True)
     ]
-    return pairs(replaced), digest
+    chosen = [new if end else old for old, new, end in zip(entries, replaced, ended, strict=True)]
+    return pairs(chosen), {"teacher": digest, "answers without end": ended.count(False)}
 
 
 def written(write, entries):
@@ -197,7 +202,7 @@ def one_run(writes, targets, seed, words):
     """Train one model, and return how it does on words it has not seen."""
     more = {}
     if targets == "distilled":
-        data, more["teacher"] = distilled(words["training"])
+        data, more = distilled(words["training"])
     else:
         data = pairs(words["training"])
     recipe = Recipe(
@@ -256,7 +261,6 @@ def main():
         {"writes": writes, "targets": targets, "seed": seed}
         for seed, (writes, targets) in itertools.product(SEEDS, KINDS)
     ]
-    wanted.sort(key=lambda settings: settings["targets"] == "distilled")  # these come last
     make_missing(RESULT, LOG, recipe=RECIPE, wanted=wanted, run=run)
 
 
