@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import jiwer
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from transformer_lit.encoder_decoder import BEGIN_ID, PAD_ID, STOP_ID, EncoderDecoder, State
 
@@ -137,7 +137,7 @@ def beam(
         raise ValueError(f"n_beams must be at least 1, got {n_beams}")
     if not 0 <= alpha < torch.inf:
         raise ValueError(f"alpha must be at least 0 and finite, got {alpha}")
-    with _evaluating(model):
+    with evaluating(model):
         state = model.start(source, max_len)
         tokens = torch.full((len(source), 1, 1), BEGIN_ID, device=source.device)
         log_probs = torch.zeros(len(source), 1, 1, device=source.device)
@@ -193,6 +193,17 @@ def error_rates(
     return words / len(answers), errors / symbols
 
 
+@contextmanager
+def evaluating(model: nn.Module):
+    """Turn dropout off while the block runs, and leave the model as it was before."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 def _edits(answer: Sequence[str], reference: Sequence[str]) -> int:
     if tuple(answer) == tuple(reference):
         return 0
@@ -203,7 +214,7 @@ def _edits(answer: Sequence[str], reference: Sequence[str]) -> int:
 def _write(
     model: EncoderDecoder, source: Tensor, max_len: int, choose: Callable[[Tensor], Tensor]
 ) -> list[Hypothesis]:
-    with _evaluating(model):
+    with evaluating(model):
         state = model.start(source, max_len)
         token = torch.full((len(source),), BEGIN_ID, device=source.device)
         running = torch.ones_like(token, dtype=torch.bool)
@@ -245,14 +256,3 @@ def _ranked(tokens: Tensor, log_probs: Tensor, alpha: float) -> list[Hypothesis]
 
 def _pick(beams: Tensor, parent: Tensor) -> Tensor:
     return beams.gather(1, parent[..., None].expand(*parent.shape, beams.shape[-1]))
-
-
-@contextmanager
-def _evaluating(model: EncoderDecoder):
-    """Dropout off while writing, then as it was."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from transformer_lit.decoding import _evaluating
+from transformer_lit.decoding import evaluating
 from transformer_lit.encoder import mean_pool
 from transformer_lit.encoder_decoder import (
     BEGIN_ID,
@@ -145,7 +145,7 @@ def cut_at_stop(
     Raises:
         ValueError: if the source is empty or a row of it is nothing but padding.
     """
-    with _evaluating(model):
+    with evaluating(model):
         memory, memory_mask = model.encode(source)
         room = model.room(memory_mask)
         inputs = torch.full((len(source), int(room.max())), BEGIN_ID, device=source.device)
@@ -180,7 +180,7 @@ def mask_predict(
     """
     if n_passes < 1:
         raise ValueError(f"n_passes must be at least 1, got {n_passes}")
-    with _evaluating(model):
+    with evaluating(model):
         memory, memory_mask = model.encode(source)
         longest = model.settings.max_len
         if lengths is None:
