@@ -233,7 +233,7 @@ class PointerGenerator(EncoderDecoder):
         Raises:
             ValueError: as ``EncoderDecoder.step``.
         """
-        vectors = super().step(self.known(tokens), state)[:, None]
+        vectors = self._advance(self.known(tokens), state)[:, None]
         return mixture(*self._parts(vectors, state.memory), state.source)[:, 0]
 
     def known(self, tokens: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:

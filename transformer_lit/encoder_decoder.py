@@ -250,7 +250,7 @@ class State:
         self.memory = [(keys.contiguous(), values.contiguous()) for keys, values in memory]
         self.memory_mask = memory_mask
         self.caches = [Cache(max_len) for _ in memory]
-        self.blocks: list[OneByOne] | None = None  # made by the first step, as is the output layer
+        self.blocks: list[OneByOne] | None = None  # made by the first step, as is what follows
         self.output: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -372,16 +372,21 @@ class EncoderDecoder(nn.Module):
         Raises:
             ValueError: if there is no room left, or there is not one symbol for each source.
         """
+        x = self._advance(tokens, state)
+        if state.output is None:
+            state.output = self.output.bias, _turned(self.output.embedding.weight, len(tokens))
+        return _times(x, state.output)
+
+    def _advance(self, tokens: Tensor, state: State) -> Tensor:
         if state.blocks is None:
             _check_target(tokens[:, None])
             state.blocks = [OneByOne(block, len(tokens)) for block in self.decoder]
-            state.output = self.output.bias, _turned(self.output.embedding.weight, len(tokens))
         _check_number(tokens, state.memory_mask)
         x = self._embed(self.target_embedding, tokens[:, None], state.length)[:, 0]
         mask = None if state.memory_mask.all() else state.memory_mask
         for block, memory, cache in zip(state.blocks, state.memory, state.caches, strict=True):
             x = block(x, memory, mask, cache)
-        return _times(self.norm(x), state.output)
+        return self.norm(x)
 
     def _decode(self, target, memory, memory_mask, *, need_weights=False):
         _check_number(target, memory_mask)
