@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Vectors = Float[Tensor, "batch seq d_model"]
 States = Float[Tensor, "batch seq d_state"]
 State = Float[Tensor, "batch d_state"]
 
@@ -34,7 +33,9 @@ class Elman(nn.Module):
         self.x_proj = nn.Linear(d_model, d_state)
         self.h_proj = nn.Linear(d_state, d_state, bias=False)
 
-    def forward(self, x: Vectors, state: State | None = None) -> tuple[States, State]:
+    def forward(
+        self, x: Float[Tensor, "batch seq d_model"], state: State | None = None
+    ) -> tuple[States, State]:
         """Read the places in order; return the state after each, and the last one again.
 
         Given a last one as ``state``, a later call goes on where the earlier one stopped.
@@ -78,7 +79,7 @@ class LSTM(nn.Module):
             self.x_proj.bias[d_state : 2 * d_state] = forget_bias
 
     def forward(
-        self, x: Vectors, state: tuple[State, State] | None = None
+        self, x: Float[Tensor, "batch seq d_model"], state: tuple[State, State] | None = None
     ) -> tuple[States, tuple[State, State]]:
         """Read the places in order; return the outputs ``h``, and the last ``(h, c)``.
 
