@@ -67,7 +67,7 @@ def test_closing_what_is_open_passes():
         (lambda s: [*s, *(f"){x[1:]}" for x in s[::-1] if x[0] == "(")], "closed already"),
         (lambda s: closed(s)[1:], "add to its end only"),
         (lambda s: [*s, *(["S"] if open_phrases(s) else [])], "cannot be read"),
-        (lambda s: " ".join(closed(s)), "should be a list"),
+        (lambda s: " ".join(closed(s)), "return a list of symbols, got str"),
     ],
 )
 def test_a_wrong_closing_gets_its_hint(answer, hint):

@@ -44,17 +44,24 @@ def exercise(check: Callable[..., None]) -> Callable[..., Verdict]:
     @wraps(check)
     def verdict(answer) -> Verdict:
         def watched(*args, **kwargs):
-            return finished(answer(*args, **kwargs))
+            try:
+                return finished(answer(*args, **kwargs))
+            except (Unwritten, NotImplementedError):
+                raise
+            except Exception as error:
+                raise Mistake(f"your answer raised {type(error).__name__}: {error}") from error
 
         try:
             finished(answer)
             check(watched if callable(answer) else answer)
         except (Unwritten, NotImplementedError):
-            return Verdict(False, "Not yet: fill in the answer and run the cell again.")
+            todo = "let the function return" if callable(answer) else "fill in"
+            return Verdict(False, f"Not yet: {todo} the answer and run the cell again.")
         except Mistake as mistake:
             return Verdict(False, f"Not quite: {mistake}")
         except Exception as error:
-            return Verdict(False, f"Not quite: your answer raised {type(error).__name__}: {error}")
+            what = f"{type(error).__name__}: {error}"
+            return Verdict(False, f"Not quite: your answer cannot be checked. {what}")
         return Verdict(True, "Correct.")
 
     return verdict

@@ -47,7 +47,7 @@ def closed(answer):
         for cut in range(end, len(whole) + 1):
             found = answer(whole[:cut])
             if not isinstance(found, list):
-                raise Mistake(f"the answer should be a list of symbols, got {type(found)}.")
+                raise Mistake(f"return a list of symbols, got {type(found).__name__}.")
             if found == whole:
                 continue
             if found[:cut] != whole[:cut]:
