@@ -198,8 +198,8 @@ def examples(model, entries, count=12):
     return found[:count]
 
 
-def one_run(writes, targets, seed, words):
-    """Train one model, and return how it does on words it has not seen."""
+def trained(writes, targets, seed, words):
+    """Train one model; return it, its losses, and what is to be known of its targets."""
     more = {}
     if targets == "distilled":
         data, more = distilled(words["training"])
@@ -229,8 +229,12 @@ def one_run(writes, targets, seed, words):
         after_epoch=lambda _, record: logging.info("%s %s %s %s", writes, targets, seed, record),
         progress=False,
     )
-    model.eval()
-    made = {"loss": [round(record["loss"], 3) for record in history], **more}
+    return model.eval(), {"loss": [round(record["loss"], 3) for record in history], **more}
+
+
+def one_run(writes, targets, seed, words):
+    """Train one model, and return how it does on words it has not seen."""
+    model, made = trained(writes, targets, seed, words)
     if writes == "one by one":
 
         def one_by_one(source):

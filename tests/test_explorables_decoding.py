@@ -164,7 +164,7 @@ class Shown:
         word, width, step = self.word.input_value(), self.beams.input_value(), self.step()
         rows = parse(self.expected.searches[word][width])
         assert self.root.locator("output").inner_text() == f"{step} of {len(rows)}"
-        lines = self.root.locator("tbody tr").all()
+        lines = self.root.locator("tbody").first.locator("tr").all()
         assert len(lines) == step
         names = {"<stop>": "stop", "<pad>": "ended"}
         near = {"atol": 0.0055, "rtol": 0}  # two places are shown

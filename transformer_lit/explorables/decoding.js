@@ -1,7 +1,8 @@
 // Step through a search: the five best candidates of each step, of which the first ones are kept.
 // Word, number of beams and step live in the model, and so do the searches, as texts: a line per
 // step, candidates separated by commas, each with its parent in the line before, its symbol, the
-// symbol's probability and the score so far.
+// symbol's probability and the score so far. Where the model has answers that were written all at
+// once (at_once.py), they stand beside the search, all places there from the beginning.
 
 const ENDED = "<pad>"; // what a whole sequence is lengthened by
 const STOP = "<stop>";
@@ -32,6 +33,20 @@ export function path(rows, last, place) {
   return places;
 }
 
+// What the likeliest symbols of all places come to. Right answers are counted from 1.
+export function verdict({ kind, of, length, places }) {
+  const said = places.split("\n").map((line) => line.split(" ")[0]).join(" ");
+  const [first, second] = of;
+  return `${said}: ${
+    {
+      right: `right, it is answer ${first}.`,
+      mixture: `a mixture of answers ${first} and ${second}.`,
+      wrong: `wrong, where it is marked it differs from answer ${first}.`,
+      length: `wrong, no right answer has ${length} symbols.`,
+    }[kind]
+  }`;
+}
+
 const named = (symbol) => ({ [STOP]: "stop", [ENDED]: "ended" })[symbol] ?? symbol;
 const minus = (number) => number.toFixed(2).replace("-", "−");
 
@@ -46,15 +61,29 @@ function render({ model, el }) {
       <span class="buttons"><button type="button" class="back">Back</button>
         <button type="button" class="on">One step on</button></span>
     </div>
-    <table><caption>In each row the five best candidates, best first: the symbol, its probability,
-      and below them the score. Solid frames are kept, dashed ones fall away. Lines lead to the
-      beginning that is lengthened; thick is the path to the best.</caption><tbody></tbody></table>
-    <p class="best" role="status"></p>`;
+    <div class="columns"><div class="search"><table><caption>In each row the five best candidates,
+      best first: the symbol, its probability, and below them the score. Solid frames are kept,
+      dashed ones fall away. Lines lead to the beginning that is lengthened; thick is the path to
+      the best.</caption><tbody></tbody></table><p class="best" role="status"></p></div></div>`;
   el.replaceChildren(root);
   const [select, beams, slider, output, back, on, body, best] = [
     ".word", ".beams", ".steps input", "output", ".back", ".on", "tbody", ".best",
   ].map((s) => root.querySelector(s));
   for (const word of Object.keys(model.get("searches"))) select.append(element("option", {}, word));
+  const atOnce = model.get("at_once");
+  if (atOnce) {
+    root.classList.add("beside");
+    root.querySelector("caption").prepend(element("b", {}, "Step by step."), " ");
+    const column = element("div", { class: "once" });
+    column.innerHTML = `
+      <table><caption><b>All at once.</b> Length <span class="length"></span>. Then a row for each
+        place, all written in one pass: the five likeliest symbols and their probabilities. Thick
+        is the answer. Behind it stands which right answer a mixed symbol is from, or that it is
+        wrong.</caption><tbody></tbody></table>
+      <p class="answer" role="status"></p>
+      <p>Right, by the dictionary:</p><ol></ol>`;
+    root.querySelector(".columns").append(column);
+  }
 
   function change(values) {
     for (const [name, value] of Object.entries(values)) model.set(name, value);
@@ -81,6 +110,34 @@ function render({ model, el }) {
     box.append(element("span", { class: "who" }, known));
     data.append(box);
     return data;
+  }
+
+  function drawAtOnce(word) {
+    const { length, prob, places, marks } = atOnce[word];
+    const [told, written, answer, right] = [".length", ".once tbody", ".answer", "ol"].map((s) =>
+      root.querySelector(s),
+    );
+    told.textContent = `${length}, told with probability ${prob.toFixed(2)}`;
+    written.replaceChildren();
+    places.split("\n").forEach((line, i) => {
+      const row = element("tr");
+      row.append(element("th", { scope: "row" }, `${i + 1}`));
+      line.split(",").forEach((candidate, rank) => {
+        const [symbol, share] = candidate.split(" ");
+        const data = element("td", { class: rank ? "dropped" : "kept thick" });
+        const box = element("div");
+        box.append(element("b", {}, symbol), " ");
+        box.append(element("span", { class: "prob" }, Number(share).toFixed(2)));
+        if (!rank) box.append(element("span", { class: "who" }, ", the answer"));
+        data.append(box);
+        row.append(data);
+      });
+      const mark = /\d/.test(marks[i]) ? `from ${marks[i]}` : marks[i];
+      row.append(element("td", { class: "mark" }, mark));
+      written.append(row);
+    });
+    answer.textContent = verdict(atOnce[word]);
+    right.replaceChildren(...model.get("listed")[word].map((one) => element("li", {}, one)));
   }
 
   function draw() {
@@ -127,6 +184,7 @@ function render({ model, el }) {
         : ` The dictionary has ${listed.join(" or ")}.`;
     }
     best.textContent = text;
+    if (atOnce) drawAtOnce(word);
   }
 
   select.addEventListener("change", () => change({ word: select.value, step: 1 }));
