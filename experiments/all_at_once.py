@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "transformer_lit" / "data" / "curves" / "all_at_once.json"
 LOG = ROOT / "runs" / "all_at_once.log"
 
-SEEDS = (0,)
+SEEDS = (0, 1, 2)
 KINDS = (  # how a model writes, and what it is taught
     ("one by one", "dictionary"),
     ("all at once", "dictionary"),
