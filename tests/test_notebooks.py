@@ -199,6 +199,30 @@ def test_a_recorded_running_time_stays_unless_far_off(measured, recorded, writte
     assert tool.settle(measured, recorded) == written
 
 
+@pytest.mark.parametrize(
+    ("measured", "recorded", "written"),
+    [
+        (0.61, None, 0.7),
+        (0.61, 0.5, 0.5),  # within a quarter of a GB
+        (0.76, 0.5, 0.8),
+        (0.5, 0.8, 0.5),
+        (None, 0.8, 0.8),  # a system that doesn't tell
+        (None, None, None),
+    ],
+)
+def test_recorded_memory_stays_unless_far_off(measured, recorded, written):
+    assert tool.settle_memory(measured, recorded) == written
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells")
+def test_the_memory_is_the_most_that_the_kernel_held(tmp_path):
+    used = "block = bytearray(700_000_000)\nblock[::4096] = bytes([1]) * len(block[::4096])"
+    path = chapter(tmp_path, "02-two", used, "del block")
+    assert tool.main([], book=tmp_path) == 0
+    peak = tool.record(path.with_suffix(".ipynb"))["peak_gigabytes"]
+    assert 0.7 < peak < 0.9
+
+
 def test_retime_writes_what_was_measured(tmp_path):
     chapter(tmp_path, "03-one", "1 + 1")
     assert tool.main([], book=tmp_path) == 0
@@ -263,7 +287,7 @@ def executed(monkeypatch):
 
     def record(notebook, name, root):
         names.append(name)
-        return 3.0
+        return 3.0, None
 
     monkeypatch.setattr(tool, "execute", record)
     return names
@@ -493,6 +517,11 @@ def test_one_cell_holds_the_parameters(name):
 @chapters
 def test_a_chapter_runs_in_90_seconds_at_the_most(name):
     assert 5 <= read(name).metadata["transformer_lit"]["running_seconds"] <= 90
+
+
+@chapters
+def test_a_chapter_needs_less_than_4_gigabytes(name):
+    assert 0 < read(name).metadata["transformer_lit"].get("peak_gigabytes", 1) < 4
 
 
 @chapters

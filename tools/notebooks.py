@@ -8,12 +8,13 @@
 Executed twice, a chapter gives the same bytes. So cell ids follow from the position, the ids of
 widgets from the order in which they were made, no timing is stored, and the running time on the
 page changes only when a new measurement is far from it: more than twice or less than half, and
-more than 10 seconds away.
+more than 10 seconds away. The memory changes only when a new one is a quarter of a GB away.
 
 Kept in the notebook's metadata, under `transformer_lit`:
 
 - `reading_minutes`: words of prose / 200 + lines of code / 20, rounded up;
 - `running_seconds`: the time its cells took, rounded up to a multiple of 5;
+- `peak_gigabytes`: the most memory its kernel held, rounded up to a tenth (Linux only);
 - `source`: a sha256 of the chapter's text and of every file of `transformer_lit` it stands on.
 
 A chapter that raises ends the run with exit status 1 and leaves the old notebook as it was.
@@ -205,6 +206,13 @@ def settle(measured: float, recorded: int | None) -> int:
     return max(5, 5 * math.ceil(measured / 5))
 
 
+def settle_memory(measured: float | None, recorded: float | None) -> float | None:
+    """Gigabytes to write down: the recorded ones if the measurement agrees, or there is none."""
+    if measured is None or (recorded and abs(measured - recorded) <= 0.25):
+        return recorded
+    return math.ceil(10 * measured) / 10
+
+
 def times_line(reading: int, running: int) -> str:
     """The sentence that stands for the marker in the executed notebook."""
     minutes = "minute" if reading == 1 else "minutes"
@@ -225,8 +233,23 @@ def put_times(notebook: nbformat.NotebookNode, reading: int, running: int) -> No
 # ---- execution --------------------------------------------------------------------------------
 
 
-def execute(notebook: nbformat.NotebookNode, name: str, root: Path = ROOT) -> float:
-    """Execute a notebook in place, in an empty folder; return the seconds its cells took.
+def peak_gigabytes(pid: int) -> float | None:
+    """The most memory (10^9 bytes) a process has held so far; None where Linux doesn't tell."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, flags=re.MULTILINE)
+    return int(found[1]) * 1024 / 1e9 if found else None
+
+
+def execute(
+    notebook: nbformat.NotebookNode, name: str, root: Path = ROOT
+) -> tuple[float, float | None]:
+    """Execute a notebook in place, in an empty folder.
+
+    Returns:
+        The seconds its cells took, and the most gigabytes its kernel held, if that is known.
 
     Raises:
         ChapterError: a cell raised, ran too long or ended the kernel; names chapter and cell.
@@ -234,6 +257,7 @@ def execute(notebook: nbformat.NotebookNode, name: str, root: Path = ROOT) -> fl
     cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
     current = None
     started = ended = 0.0
+    peak = None
 
     def start(notebook):
         nonlocal started
@@ -244,8 +268,9 @@ def execute(notebook: nbformat.NotebookNode, name: str, root: Path = ROOT) -> fl
         current = cell
 
     def leave(cell, cell_index, execute_reply):
-        nonlocal ended
+        nonlocal ended, peak
         ended = time.perf_counter()
+        peak = peak_gigabytes(client.km.provisioner.pid)
         bar.update()
 
     with (
@@ -278,7 +303,7 @@ def execute(notebook: nbformat.NotebookNode, name: str, root: Path = ROOT) -> fl
                 number = next(i for i, cell in enumerate(cells, 1) if cell is current)
                 where = f", cell [{number}] ({current.source.strip().splitlines()[0]!r})"
             raise ChapterError(f"{name}.md{where}: {message}") from None
-        return ended - started
+        return ended - started, peak
 
 
 def tidy(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
@@ -329,12 +354,14 @@ def build(source: Path, root: Path = ROOT, retime: bool = False) -> float:
     notebook = read_chapter(source)
     print_of_source = fingerprint(source, root)
     reading = reading_minutes(notebook)
-    measured = execute(notebook, source.stem, root)
+    measured, peak = execute(notebook, source.stem, root)
     running = settle(measured, None if retime else before.get("running_seconds"))
+    memory = settle_memory(peak, before.get("peak_gigabytes"))
     put_times(notebook, reading, running)
     notebook.metadata[PACKAGE] = {
         "reading_minutes": reading,
         "running_seconds": running,
+        **({"peak_gigabytes": memory} if memory else {}),
         "source": print_of_source,
     }
     write(tidy(notebook, source.stem), target)
