@@ -10,6 +10,7 @@ import nbformat
 import pytest
 import torch
 from click.testing import CliRunner
+from nbclient import NotebookClient
 
 from tests.pronouncers import write_pronouncer
 from transformer_lit import checkpoints, cli, figures
@@ -173,6 +174,148 @@ def test_the_entry_point_is_installed():
     (command,) = (Path(sys.executable).parent).glob("transformer-lit*")
     result = subprocess.run([command, "--help"], capture_output=True, text=True)
     assert result.returncode == 0 and "run" in result.stdout and "list" in result.stdout
+
+
+# ---- progress
+
+BOOK = Path(__file__).parent.parent / "book"
+CORRECT = "Correct."
+NOT_YET = "Not yet: fill in the answer and run the cell again."
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in BOOK.glob("[0-9]*.ipynb")))
+def test_a_chapter_as_it_is_shipped_has_no_exercise_done(name):
+    result = call("progress", str(BOOK / name))
+    assert result.exit_code == 0, result.output
+    *lines, last = result.stdout.splitlines()
+    assert lines and all(line.startswith("not yet  ") for line in lines), "a solution was counted"
+    assert last == f"0 of {len(lines)} done"
+
+
+def test_the_progress_is_that_of_the_answers_a_reader_has_run(tmp_path):
+    notebook = nbformat.read(BOOK / "01-symbols-as-vectors.ipynb", as_version=4)
+    first, second, third = (
+        number
+        for number, cell in enumerate(notebook.cells)
+        if cell.cell_type == "code" and "..." in cell.source.split()
+    )
+    start = "from transformer_lit.exercises import vocabulary as check\n"
+    written = {
+        first: start + "check.distance(0.707)",
+        second: "def real_max(values, lengths):\n"
+        "    rows = zip(values, lengths, strict=True)\n"
+        "    return torch.stack([row[:length].amax(0) for row, length in rows])\n"
+        "import torch\ncheck.real_max(real_max)",
+        third: "check.pad(my_pad)",
+    }
+    client = NotebookClient(notebook, kernel_name="python3", allow_errors=True)
+    with client.setup_kernel():
+        for number, source in written.items():
+            notebook.cells[number].source = source
+            client.execute_cell(notebook.cells[number], number)
+    nbformat.write(notebook, tmp_path / "mine.ipynb")
+    result = call("progress", str(tmp_path / "mine.ipynb"))
+    assert result.exit_code == 0, result.output
+    assert result.stdout == (
+        "wrong    Predict: cat and cut: each word has three letters, not two.\n"
+        "done     Modify: from mean to maximum\n"
+        "wrong    Build: your own pad: the cell raised NameError: name 'my_pad' is not defined\n"
+        "1 of 3 done\n"
+    )
+
+
+def write_exercise(path, *cells, solution=CORRECT):
+    """A notebook of one exercise, its answer cells given by what each shows."""
+    v4 = nbformat.v4
+
+    def code(*outputs):
+        made = [
+            output
+            if isinstance(output, dict)
+            else v4.new_output("execute_result", {"text/plain": output})
+            for output in outputs
+        ]
+        return v4.new_code_cell("check.one(answer)", outputs=made)
+
+    notebook = v4.new_notebook(
+        cells=[
+            code(CORRECT),
+            v4.new_markdown_cell(":::{exercise-start} One\n:label: ex-one\n:::\n\nA task."),
+            *(code(*outputs) for outputs in cells),
+            v4.new_markdown_cell(":::{exercise-end}\n:::\n\n:::{solution-start} ex-one\n:::"),
+            code(solution),
+            v4.new_markdown_cell(
+                ":::{solution-end}\n:::\n\n:::{exercise-start} Proof\n:label: ex-proof\n:::"
+            ),
+            v4.new_code_cell("1 + 1"),
+            v4.new_markdown_cell(":::{exercise-end}\n:::\n\n:::{solution-start} ex-proof\n:::"),
+            code(CORRECT),
+        ]
+    )
+    nbformat.write(notebook, path)
+    return path
+
+
+def stream(text):
+    return nbformat.v4.new_output("stream", name="stdout", text=text)
+
+
+@pytest.mark.parametrize(
+    ("cells", "line"),
+    [
+        ([[NOT_YET]], "not yet  One"),
+        ([[CORRECT]], "done     One"),
+        ([["Not quite: mind the sign."]], "wrong    One: mind the sign."),
+        ([[]], "not run  One"),
+        ([["7"]], "not run  One"),
+        ([[stream("Correct. I hope\nNot quite: 3\nbye\n")]], "wrong    One: 3"),
+        ([[stream("a plot\n"), CORRECT, stream("the end\n")]], "done     One"),
+        ([[CORRECT], [NOT_YET]], "done     One"),
+        ([["Not quite: 3"], ["Not quite: 5"], []], "wrong    One: 5"),
+        (
+            [[CORRECT, nbformat.v4.new_output("error", ename="E", evalue="a\nb", traceback=[])]],
+            "wrong    One: the cell raised E: a b",
+        ),
+    ],
+)
+def test_a_verdict_is_read_from_the_answer_wherever_it_is_shown(tmp_path, cells, line):
+    result = call("progress", str(write_exercise(tmp_path / "x.ipynb", *cells)))
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{line}\n{int('done' in line)} of 1 done\n"
+
+
+def test_a_notebook_whose_texts_are_single_strings_is_read_too(tmp_path):
+    path = write_exercise(tmp_path / "x.ipynb", [CORRECT])
+    notebook = nbformat.read(path, as_version=4)
+    path.write_text("\ufeff" + json.dumps(notebook), encoding="utf-8")  # nbformat splits into lines
+    assert call("progress", str(path)).stdout == "done     One\n1 of 1 done\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read {}: No such file or directory\n"),
+        (b"", "{} is not a notebook\n"),
+        (b"# A title", "{} is not a notebook\n"),
+        (b"\xff\xfe", "{} is not a notebook\n"),
+        (b"[1, 2]", "{} is not a notebook\n"),
+        (b'{"cells": 3}', "{} is not a notebook\n"),
+        (b'{"cells": [{"cell_type": "code"}]}', "{} is not a notebook\n"),
+        (b'{"cells": []}', "{} has no exercises with a check\n"),
+    ],
+)
+def test_a_file_without_exercises_is_answered_in_one_line(tmp_path, content, message):
+    path = tmp_path / "x.ipynb"
+    if content is not None:
+        path.write_bytes(content)
+    result = call("progress", str(path))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == message.format(path)
+
+
+def test_a_folder_is_no_notebook(tmp_path):
+    result = call("progress", str(tmp_path))
+    assert (result.exit_code, result.stderr) == (2, f"cannot read {tmp_path}: Is a directory\n")
 
 
 # ---- pronounce

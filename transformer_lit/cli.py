@@ -1,9 +1,10 @@
-"""The command `transformer-lit`: list the chapters, run one, read words aloud."""
+"""The command `transformer-lit`: list the chapters, run one, show progress, read words aloud."""
 
 import ast
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -13,6 +14,10 @@ from typing import NoReturn
 import click
 
 AT_ONCE = 1000  # words of standard input
+
+# How a verdict begins, the best last: `transformer_lit.exercises` writes them.
+VERDICTS = {"Not yet: ": "not yet", "Not quite: ": "wrong", "Correct.": "done"}
+STATES = ["not run", *VERDICTS.values()]
 
 
 def complain(message: str) -> None:
@@ -149,6 +154,66 @@ def run(chapter: str, given: tuple[tuple[str, str], ...], out: Path) -> None:
     except OSError as error:
         fail(f"cannot write to {out}: {error.strerror}")
     click.echo(target)
+
+
+def answer_cells(notebook: dict) -> Iterator[tuple[str, list[dict]]]:
+    """Title and code cells of each exercise with a check, without the cells of its solution."""
+    found, cells = [], []
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            cells.append(cell)
+        elif cell["cell_type"] == "markdown":
+            for kind, title in re.findall(r"^:::\{(exercise|solution)-start\} *(.*)$", text, re.M):
+                cells = []
+                if kind == "exercise":
+                    found.append((title, cells))
+    for title, cells in found:
+        if any(re.search(r"\bcheck\.\w", "".join(cell["source"])) for cell in cells):
+            yield title, cells
+
+
+def verdict(cell: dict) -> tuple[str, str]:
+    """What the outputs of a cell say of the answer, and the hint if it is wrong."""
+    for output in reversed(cell["outputs"]):
+        if output["output_type"] == "error":
+            what = f"the cell raised {output['ename']}: {output['evalue']}"
+            return "wrong", " ".join(what.split())
+        text = output.get("text", output.get("data", {}).get("text/plain", ""))
+        for line in reversed("".join(text).splitlines()):
+            for start, state in VERDICTS.items():
+                if line.startswith(start):
+                    return state, line.removeprefix(start) if state == "wrong" else ""
+    return "not run", ""
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def progress(file: Path) -> None:
+    """Show which exercises of the notebook FILE, as you saved it, are done.
+
+    Each is done, wrong (with the hint), not yet (nothing was filled in) or not run. That is read
+    from the outputs of your cells, not from those of the solutions; nothing is run.
+
+    For example: transformer-lit progress 04-self-attention.ipynb
+    """
+    rows = []
+    try:
+        notebook = json.loads(file.read_text(encoding="utf-8-sig"))
+        for title, cells in answer_cells(notebook):
+            # Of several cells the best counts, and of equals the last.
+            verdicts = map(verdict, reversed(cells))
+            rows.append((title, *max(verdicts, key=lambda one: STATES.index(one[0]))))
+    except OSError as error:
+        fail(f"cannot read {file}: {error.strerror}")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        fail(f"{file} is not a notebook")
+    if not rows:
+        fail(f"{file} has no exercises with a check")
+    for title, state, hint in rows:
+        click.echo(f"{state:<7}  {title}" + (f": {hint}" if hint else ""))
+    done = sum(state == "done" for _, state, _ in rows)
+    click.echo(f"{done} of {len(rows)} done")
 
 
 def portions(words: tuple[str, ...]) -> Iterator[list[str]]:
