@@ -1,5 +1,6 @@
 import functools
 import importlib.util
+import itertools
 import json
 import pathlib
 import re
@@ -51,8 +52,8 @@ def test_every_chapter_file_is_listed():
     written = {path.stem for path in (ROOT / "book").glob("[0-9][0-9]-*.md")}
     assert written == set(CHAPTERS)
     assert sorted(CHAPTERS) == CHAPTERS
-    on_the_first_page = re.findall(r"\(book/(\d\d-[^)]*)\.ipynb\)", (ROOT / "index.md").read_text())
-    assert on_the_first_page == CHAPTERS
+    ladder = (ROOT / "index.md").read_text().partition(":::{ladder}")[2]
+    assert re.findall(r"\(book/(\d\d-[^)]*)\.ipynb\)", ladder) == CHAPTERS
 
 
 def test_every_listed_page_is_built_and_no_other(site, pages):
@@ -131,6 +132,14 @@ def test_figures_have_words_for_those_who_cannot_see_them(pages):
             assert figure.figcaption and figure.figcaption.get_text(strip=True), (path, figure)
 
 
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_figures_are_numbered_within_their_chapter(site, name):
+    page = parse(site.folder / "book" / f"{name}.html")
+    numbers = [number.get_text(strip=True) for number in page.select("figcaption .caption-number")]
+    assert numbers == [f"Fig. {int(name[:2])}.{i}" for i in range(1, len(numbers) + 1)]
+    assert len(numbers) == len(page.select("article figure")) > 0
+
+
 def test_formulas_are_rendered(pages):
     assert sum(len(page.select(".katex")) for page in pages.values()) > 10
     for path, page in pages.items():
@@ -146,8 +155,114 @@ def test_every_page_says_what_it_is(pages):
         assert page.html["lang"] == "en", path
         assert page.title.get_text(strip=True), path
         assert len(page.select("meta[name=viewport]")) == 1, path
-        for meta in page.select("meta[name=description]"):
-            assert len(meta["content"]) <= 200 and "\\" not in meta["content"], path
+
+
+def test_no_page_has_an_id_twice(pages):
+    for path, page in pages.items():
+        ids = [element["id"] for element in page.select("[id]")]
+        assert len(set(ids)) == len(ids), path
+
+
+def test_every_page_of_the_book_has_a_card_and_plain_words_for_it(site, pages):
+    address = CONFIG["html"]["baseurl"]
+    for path, page in pages.items():
+        if page.select_one('meta[property="og:title"]') is None:  # the index, the search, 404
+            assert path.name in ("genindex.html", "search.html", "404.html"), path
+            continue
+        said = page.select('meta[name=description], meta[property="og:description"]')
+        said += page.select('meta[property="og:title"], meta[property="og:image:alt"]')
+        assert len(said) == 4, path
+        for meta in said:
+            assert 3 < len(meta["content"]) <= 157, (path, meta)
+            assert not re.search(r"[\\$`{}*]|\]\(|&#?\w+;|</", meta["content"]), (path, meta)
+        card = page.select_one('meta[property="og:image"]')["content"]
+        assert card.startswith(address), path
+        image = site.folder / card.removeprefix(address)
+        assert image.read_bytes().startswith(b"\x89PNG"), path
+        assert image.stat().st_size < 100_000, path
+
+
+def test_robots_find_every_page_of_the_book(site):
+    address = CONFIG["html"]["baseurl"]
+    assert f"Sitemap: {address}sitemap.xml\n" in (site.folder / "robots.txt").read_text()
+    listed = re.findall(r"<loc>(.*?)</loc>", (site.folder / "sitemap.xml").read_text())
+    wanted = set(PAGES) - {"search.html", "genindex.html", "404.html"}
+    assert sorted(listed) == sorted(address + page for page in wanted)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_first_page_shows_the_chapters_without_lines_that_miss_them(visit, width, theme):
+    visited = visit("index.html", theme=theme, width=width)
+    items = visited.page.locator("ul.ladder > li").all()
+    assert len(items) == len(CHAPTERS)
+    boxes = [item.locator(".ladder-lines").bounding_box() for item in items]
+    for item, box in zip(items, boxes, strict=True):
+        whole = item.bounding_box()
+        assert abs(box["height"] - whole["height"]) < 1, "a gap in the lines"
+        assert whole["width"] - box["width"] > 200, "no room for the words"
+    for upper, lower in itertools.pairwise(boxes):
+        assert abs(upper["y"] + upper["height"] - lower["y"]) < 1, "a gap between two rows"
+
+
+def test_the_first_screen_has_a_figure_that_moves(visit):
+    visited = visit("index.html")
+    visited.page.set_viewport_size({"width": 1280, "height": 800})
+    figure = visited.page.locator(".explorable")
+    box = figure.bounding_box()
+    assert box["y"] + box["height"] < 800
+    before = figure.inner_text()
+    figure.get_by_role("combobox").select_option(index=3)
+    assert figure.inner_text() != before
+    assert not visited.problems
+
+
+def test_no_page_leaves_anything_with_the_reader(visit):
+    for path in ("index.html", "book/04-self-attention.html", "book/api.html"):
+        visited = visit(path)
+        assert visited.page.context.cookies() == [], path
+
+
+# --- from a file, and on paper ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["index.html", "book/04-self-attention.html", "book/api.html"])
+def test_the_site_works_from_a_folder(site, visit, path):
+    visited = visit((site.folder / path).as_uri(), theme="dark")
+    page = visited.page
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    if page.locator(".explorable").count():
+        assert page.locator(".explorable-view[data-ready]").count()
+    if page.locator(".katex").count():
+        assert page.evaluate("document.fonts.check('16px KaTeX_Main')")
+    page.locator(".bd-sidebar-primary a", has_text="Embeddings").click()
+    page.wait_for_url("**/book/02-embeddings.html")
+    assert not visited.problems
+
+
+@pytest.mark.parametrize("path", ["index.html", "book/04-self-attention.html"])
+def test_on_paper_a_page_has_its_words_alone(visit, path):
+    visited = visit(path, theme="dark")
+    page = visited.page
+    page.emulate_media(media="print")
+    for gone in (".bd-sidebar", ".bd-header-article", ".prev-next-area", "footer", ".explorable",
+                 "article button", ".headerlink", "summary"):  # fmt: skip
+        for element in page.locator(gone).all():
+            assert not element.is_visible(), gone
+    for shown in (".print-only a", "details pre", ".solution p", ".dropdown pre", "figure img"):
+        for element in page.locator(shown).all():
+            assert element.is_visible() and element.bounding_box()["height"] > 5, shown
+    assert [title.is_visible() for title in page.locator("h1").all()].count(True) == 1
+    assert page.locator(".print-only a").first.inner_text().endswith(path)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    visited.resize(640)  # about the width of a page of A4 between its margins
+    wide = """[...document.querySelectorAll("article *")].filter(e => e.checkVisibility() &&
+        !e.closest(".katex, svg") && e.getBoundingClientRect().right > innerWidth + 1)
+        .map(e => `${e.localName}.${e.className}`)"""
+    assert page.evaluate(wide) == []
 
 
 def test_finishing_twice_changes_nothing(pages):

@@ -7,7 +7,6 @@ the pages show the outputs stored in the notebooks.
 
 import argparse
 import contextlib
-import copy
 import hashlib
 import http.server
 import io
@@ -18,7 +17,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 import urllib.parse
 
@@ -99,23 +97,23 @@ def run_jupyter_book(root: pathlib.Path) -> None:
         sys.exit("The site was not built: see the warnings above.")
 
 
-def summary(page: bs4.BeautifulSoup) -> str | None:
-    """The first paragraph of the page in plain words, cut after a word, or None without one."""
-    paragraph = page.select_one("article h1 ~ p")
-    if paragraph is None:
-        return None
-    plain = copy.copy(paragraph)
-    for formula in plain.select(".katex-mathml annotation, .katex-html"):
-        formula.decompose()  # what stays is the formula's text in MathML
-    text = " ".join(plain.get_text().split())
-    return textwrap.shorten(text, 200, placeholder=" …")
-
-
 def drop(element: bs4.Tag) -> None:
     """Take an element away, with the space behind it."""
     if isinstance(element.next_sibling, str) and element.next_sibling.isspace():
         element.next_sibling.extract()
     element.decompose()
+
+
+def say_where_figures_move(page: bs4.BeautifulSoup) -> None:
+    """Behind each explorable a line for paper, which stands there in its place."""
+    for view in page.select('script[type="application/vnd.jupyter.widget-view+json"]'):
+        if view.find_next_sibling(class_="print-only") is None:
+            address = page.select_one('meta[property="og:url"]')["content"]
+            line = page.new_tag("p", attrs={"class": "print-only"})
+            link = page.new_tag("a", href=address)
+            link.string = address
+            line.extend(["A figure that moves stands here on the site: ", link])
+            view.insert_after(line)
 
 
 def finish(html: str) -> str:
@@ -128,19 +126,19 @@ def finish(html: str) -> str:
             script["defer"] = "defer"
     for repeated in page.select('meta[name="viewport"]')[1:]:
         drop(repeated)
-    if text := summary(page):
-        for meta in page.select('meta[name="description"], meta[property="og:description"]'):
-            meta["content"] = text
     for named in page.select(".search-button-field[aria-label], summary[aria-label]"):
         del named["aria-label"]  # which hides the words that stand in it from screen readers
     for listed in page.select(".citation-list, .citation"):
         del listed["role"]  # of a list, whose children are no list items
+    for content in page.select("#exercise-content, #solution-content"):
+        del content["id"]  # which would be the same in every exercise
     for argument in page.select("dt.sig > dl, dt.sig > dl > dd"):
         argument["role"] = "presentation"  # a list of definitions that has no terms
     for sidebar in page.select("#pst-primary-sidebar"):
         sidebar["role"], sidebar["aria-label"] = "complementary", "The book"
     for formula in page.select(".katex-display"):
         formula["tabindex"] = "0"  # the arrow keys scroll it where it is wider than the page
+    say_where_figures_move(page)
     return str(page)
 
 
@@ -153,13 +151,22 @@ def finish_pages(out: pathlib.Path) -> None:
         script.unlink()
 
 
+def last_commit(root: pathlib.Path) -> bytes:
+    """The last commit that changed the book, whose days the pages name; empty without git."""
+    command = ["git", "log", "-1", "--format=%H", "--", "book"]
+    try:
+        return subprocess.run(command, cwd=root, capture_output=True).stdout
+    except OSError:
+        return b""
+
+
 def fingerprint(root: pathlib.Path) -> str:
     """A hash of everything the site is made of."""
     files = [root / name for name in ("_config.yml", "_toc.yml", "index.md", "package.json")]
-    files += [pathlib.Path(__file__), pathlib.Path(__file__).with_name("sphinx_reference.py")]
+    files += pathlib.Path(__file__).parent.glob("*.py")
     files += [path for path in (root / "book").rglob("*") if path.is_file()]
     files += (root / "transformer_lit").rglob("*.py")  # book/api.md shows their docstrings
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(last_commit(root))
     for path in sorted(files):
         digest.update(str(path).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
