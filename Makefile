@@ -26,7 +26,7 @@ KERNEL := env -u MPLBACKEND CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=2 PYTHONHASHSE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book serve test notebooks bench lint clean set-up constraints
+.PHONY: help book pdf serve test notebooks bench lint clean set-up constraints
 
 help: ## list what you can do
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)$$/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -34,6 +34,10 @@ help: ## list what you can do
 
 book: $(INSTALLED) ## build the site into _build/html
 	@$(BIN)/python tools/site.py
+
+pdf: $(INSTALLED) ## print the whole book into _build/pdf/book.pdf, with Chromium
+	@$(BIN)/python tools/site.py --if-stale
+	@$(BIN)/python tools/pdf.py
 
 serve: $(INSTALLED) ## build the site if anything changed, and serve it on this machine
 	@$(BIN)/python tools/site.py --if-stale --serve
