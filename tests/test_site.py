@@ -279,6 +279,7 @@ def test_a_warning_stops_the_build(site, tmp_path, capfd):
     shutil.copytree(ROOT / "tools", tmp_path / "tools")
     shutil.copytree(ROOT / "book" / "assets", tmp_path / "book" / "assets")
     shutil.copy(ROOT / "book" / "references.bib", tmp_path / "book")
+    shutil.copytree(ROOT / "_build" / "static", tmp_path / "_build" / "static")
     (tmp_path / "node_modules").symlink_to(ROOT / "node_modules")
     (tmp_path / "_toc.yml").write_text("{format: jb-book, root: index}")
     (tmp_path / "index.md").write_text("# A book\n\nA [lost](lost.md) link.\n")

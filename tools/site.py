@@ -1,8 +1,8 @@
 """Build the site into _build/html: `python tools/site.py [--serve] [--if-stale]`.
 
-Jupyter Book does the work, with warnings as errors. Before it come KaTeX's styles and fonts, after
-it the few things that the theme gets wrong and no option changes (`finish`). Nothing is executed:
-the pages show the outputs stored in the notebooks.
+Jupyter Book does the work, with warnings as errors. Before it come KaTeX's styles and fonts and the
+pronouncer that runs on a page of its own; after it the few things that the theme gets wrong and no
+option changes (`finish`). Nothing is executed: the pages show the outputs stored in the notebooks.
 """
 
 import argparse
@@ -17,8 +17,11 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
+import zlib
+from collections.abc import Iterable
 
 import bs4
 import filelock
@@ -27,6 +30,7 @@ from jupyter_book.cli import main as jupyter_book
 from sphinxcontrib import katex
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+EXPORT = ROOT / "experiments" / "pronouncer_to_onnx.py"
 PREFIX = "/transformer_lit"  # the site's path on its host, which the page for 404 relies on
 FONTAWESOME = "fontawesome.js"  # 1.5 MB of icons, which the theme's web fonts draw as well
 OPTIONS = "documentation_options.js"  # 300 bytes, which scripts within the page need at once
@@ -57,6 +61,46 @@ def lay_out_katex(root: pathlib.Path) -> None:
     shutil.copy(package / "katex.min.css", target)
     for font in (package / "fonts").glob("*.woff2"):
         shutil.copy(font, target / "fonts")
+
+
+def pronouncer_sources() -> list[pathlib.Path]:
+    """The files that the exported pronouncer is made from."""
+    package = ROOT / "transformer_lit"
+    files = [*package.glob("*.py"), *(package / "checkpoints").glob("pronouncer.*")]
+    files += [package / "checkpoints" / "__init__.py", package / "data" / "pronunciations.py"]
+    files += [package / "explorables" / "base.css", EXPORT, ROOT / "package.json"]
+    return files
+
+
+def lay_out_pronouncer(root: pathlib.Path) -> None:
+    """Put the pronouncer as ONNX, and what runs it, where book/pronouncer.md finds them.
+
+    All large files are deflated, which not every host would do. Exporting takes a quarter of a
+    minute, so it is done only when something has changed.
+    """
+    target = root / "_build" / "static" / "pronouncer"
+    stamp, now = target / ".fingerprint", digest(pronouncer_sources())
+    if stamp.exists() and stamp.read_text() == now:
+        return
+    print("Exporting the pronouncer to ONNX", flush=True)
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    runtime = root / "node_modules" / "onnxruntime-web" / "dist"
+    with tempfile.TemporaryDirectory() as folder:
+        exported = subprocess.run([sys.executable, EXPORT, folder], capture_output=True, text=True)
+        if exported.returncode:
+            sys.exit(f"The pronouncer was not exported:\n{exported.stderr}")
+        made = pathlib.Path(folder)
+        files = [runtime / "ort-wasm-simd-threaded.wasm"]
+        files += [made / "encoder.onnx", made / "decoder.onnx", made / "words.txt"]
+        for file, name in zip(files, ("runtime", "encoder", "decoder", "words"), strict=True):
+            (target / f"{name}.z").write_bytes(zlib.compress(file.read_bytes(), 9))
+        about = json.loads((made / "about.json").read_text())
+    shutil.copy(runtime / "ort.wasm.bundle.min.mjs", target)
+    about["bytes"] = sum(file.stat().st_size for file in target.iterdir())
+    (target / "about.js").write_text(f"globalThis.PRONOUNCER = {json.dumps(about)};\n")
+    shutil.copy(ROOT / "transformer_lit" / "explorables" / "base.css", target)
+    stamp.write_text(now)
 
 
 def start_katex(rundir: pathlib.Path, timeout: float) -> tuple[subprocess.Popen, socket.socket]:
@@ -166,10 +210,15 @@ def fingerprint(root: pathlib.Path) -> str:
     files += pathlib.Path(__file__).parent.glob("*.py")
     files += [path for path in (root / "book").rglob("*") if path.is_file()]
     files += (root / "transformer_lit").rglob("*.py")  # book/api.md shows their docstrings
-    digest = hashlib.sha256(last_commit(root))
-    for path in sorted(files):
-        digest.update(str(path).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    return digest(files + pronouncer_sources(), last_commit(root))
+
+
+def digest(files: Iterable[pathlib.Path], more: bytes = b"") -> str:
+    """A hash of the names of files and what is in them, and of what else is given."""
+    found = hashlib.sha256(more)
+    for path in sorted(set(files)):
+        found.update(str(path).encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
 
 
 def build(root: pathlib.Path = ROOT, *, if_stale: bool = False) -> pathlib.Path:
@@ -182,6 +231,7 @@ def build(root: pathlib.Path = ROOT, *, if_stale: bool = False) -> pathlib.Path:
             return out
         fetch_packages(root)
         lay_out_katex(root)
+        lay_out_pronouncer(root)
         run_jupyter_book(root)
         finish_pages(out)
         stamp.write_text(now)
