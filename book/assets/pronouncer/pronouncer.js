@@ -126,7 +126,7 @@
     return cell;
   }
 
-  const root = document.querySelector("#pronouncer");
+  const root = document.querySelector("#pronouncer"); // in book/pronouncer.md
   root.innerHTML = `
     <div class="start">
       <p><button type="button">Load the model (${megabytes(bytes)} MB)</button></p>
@@ -135,7 +135,7 @@
     <form hidden>
       <label>Word <input type="text" autocomplete="off" autocapitalize="none" autocorrect="off"
         spellcheck="false" enterkeyhint="go" aria-describedby="pronouncer-complaint"></label>
-      <label>by <select><option value="1">greedy decoding</option>
+      <label>Decoding <select><option value="1">greedy</option>
         <option value="5">beam search, 5 beams</option></select></label>
       <span class="buttons"><button>Read it</button>
         <button type="button" class="draw">Draw a test word</button></span>
@@ -147,14 +147,16 @@
       <div class="wide" tabindex="0" role="region" aria-label="Phonemes">
         <table class="steps"><caption>What was written, and the ${SHOWN} likeliest phonemes at each
           step, in percent</caption><tbody></tbody></table></div>
+      <div class="looks">
+        <p><label>Layer <select class="layer">${options("layer", layers)}</select></label>
+          <label>Head <select class="head">${options("head", heads)}</select></label></p>
+        <div class="wide" tabindex="0" role="region" aria-label="Attention">
+          <table class="heat"><caption>Percent of each phoneme's weight (rows, blue) on each letter
+            (columns, red)</caption><thead><tr></tr></thead><tbody></tbody></table></div>
+      </div>
       <div class="wide kept" tabindex="0" role="region" aria-label="Beams">
         <table><caption>The beginnings kept, by log-probability divided by length</caption>
           <tbody></tbody></table></div>
-      <p><label>Layer <select class="layer">${options("layer", layers)}</select></label>
-        <label>Head <select class="head">${options("head", heads)}</select></label></p>
-      <div class="wide" tabindex="0" role="region" aria-label="Attention">
-        <table class="heat"><caption>Percent of each phoneme's weight (rows, blue) on each letter
-          (columns, red)</caption><thead><tr></tr></thead><tbody></tbody></table></div>
     </div>`;
   const find = (selector) => root.querySelector(selector);
   const [start, bar, form, input, width] = [
@@ -163,6 +165,7 @@
   const [wrong, sounds, result, shown, layer, head] = [
     ".complaint", ".sounds", ".result", ".shown", ".layer", ".head",
   ].map(find);
+  [layer.value, head.value] = [1, 2]; // the head that chapter 11 shows first
 
   function drawSteps({ steps }) {
     find(".steps tbody").replaceChildren(
