@@ -59,7 +59,7 @@ lint: $(INSTALLED) ## check the style of the code
 	@$(BIN)/ruff format --check --quiet
 
 clean: ## delete what was built; the environment in .venv stays
-	rm -rf _build build dist runs .coverage .pytest_cache .ruff_cache
+	rm -rf _build build dist runs .coverage .pytest_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 # Not listed: what the others need.
