@@ -36,7 +36,7 @@ def test_the_table_says_what_the_notebooks_say(tmp_path):
     assert tool.times(tmp_path) == [
         ["02", "[](/book/02-two.ipynb)", "3 min", "10 s", "0.7 GB", "—", "free, or 1 ¢"],
         ["03", "[](/book/03-three.ipynb)", "27 min", "50 s", "1.1 GB", "—", "free, or 1 ¢"],
-        ["", "All of them", "0.5 h", "1 min", "1.1 GB at most", "—", "free, or 2 ¢"],
+        ["", "All of them", "0.5 h", "1 min", "1.1 GB", "—", "free, or 2 ¢"],
     ]
 
 

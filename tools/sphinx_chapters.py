@@ -102,7 +102,7 @@ def times(root: pathlib.Path) -> list[list[str]]:
         )
         reading, running, paid = reading + minutes, running + seconds, paid + cents(seconds)
         peaks.append(peak)
-    most = f"{max(peaks)} GB at most" if all(peaks) else UNKNOWN
+    most = f"{max(peaks)} GB" if all(peaks) else UNKNOWN
     oldest = min(row[5] for row in rows) if days else UNKNOWN
     total = [f"{reading / 60:.1f} h", f"{running / 60:.0f} min", most, oldest]
     return [*rows, ["", "All of them", *total, f"free, or {paid} ¢"]]
