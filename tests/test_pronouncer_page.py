@@ -260,8 +260,8 @@ def test_all_of_it_fits_and_can_be_read(reader, theme, width):
         read.read(word)
         assert not read.visited.sideways()
         assert not read.visited.barriers()
-    box = read.root.evaluate("root => [root.scrollWidth, root.clientWidth]")
-    assert box[0] <= box[1], "the explorable does not fit its frame"
+        box = read.root.evaluate("root => [root.scrollWidth, root.clientWidth]")
+        assert box[0] <= box[1], "the explorable does not fit its frame"
     read.word.fill("é")
     read.word.press("Enter")
     assert not read.visited.barriers("color-contrast")
