@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from saved_runs import make_missing, some
+from saved_runs import make_missing, some, to_train
 from transformer_lit.checkpoints import load_pronouncer, vocabularies
 from transformer_lit.data.pronunciations import load
 from transformer_lit.decoding import error_rates, greedy
@@ -30,7 +30,7 @@ from transformer_lit.non_autoregressive import (
     mask_predict,
     with_length,
 )
-from transformer_lit.training import Recipe, train
+from transformer_lit.training import train
 from transformer_lit.vocabulary import pad
 
 ROOT = Path(__file__).parents[1]
@@ -205,14 +205,7 @@ def trained(writes, targets, seed, words):
         data, more = distilled(words["training"])
     else:
         data = pairs(words["training"])
-    recipe = Recipe(
-        epochs=RECIPE["epochs"],
-        batch_size=RECIPE["batch"],
-        rate=RECIPE["rate"],
-        warmup=RECIPE["warmup"],
-        label_smoothing=RECIPE["label smoothing"],
-        seed=seed,
-    )
+    recipe = to_train(RECIPE, seed)
     sizes = {name: RECIPE[name] for name in ("d_model", "n_heads", "n_layers", "d_ff", "dropout")}
     settings = Settings(source_size=len(letters), target_size=len(phonemes), max_len=48, **sizes)
     torch.manual_seed(seed)

@@ -9,6 +9,8 @@ import time
 import torch
 from tqdm import tqdm
 
+from transformer_lit.training import Recipe
+
 
 def make_missing(result_file, log_file, *, recipe, wanted, run, **more):
     """Make the runs of `wanted` that `result_file` does not hold yet.
@@ -52,3 +54,15 @@ def some(things, count):
     """Draw ``count`` of them at random, the same ones every time."""
     order = torch.randperm(len(things), generator=torch.Generator().manual_seed(0))
     return [things[i] for i in order[:count]]
+
+
+def to_train(found, seed):
+    """The part of an experiment's recipe that ``train`` asks for."""
+    return Recipe(
+        epochs=found["epochs"],
+        batch_size=found["batch"],
+        rate=found["rate"],
+        warmup=found["warmup"],
+        label_smoothing=found["label smoothing"],
+        seed=seed,
+    )

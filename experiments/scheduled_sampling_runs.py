@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from saved_runs import make_missing, some
+from saved_runs import make_missing, some, to_train
 from transformer_lit.checkpoints import Pronouncer, vocabularies
 from transformer_lit.data.pronunciations import load
 from transformer_lit.decoding import error_rates
@@ -28,7 +28,7 @@ from transformer_lit.scheduled_sampling import (
     step_by_step,
     two_pass,
 )
-from transformer_lit.training import Recipe, batch, teacher_forcing, train
+from transformer_lit.training import batch, teacher_forcing, train
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "transformer_lit" / "data" / "curves" / "scheduled_sampling.json"
@@ -114,14 +114,7 @@ def free_running(model, entries):
 def one_run(method, schedule, seed, parts):
     """Train one model, and return how it does on words it has not seen."""
     examples, entries = parts
-    recipe = Recipe(
-        epochs=RECIPE["epochs"],
-        batch_size=RECIPE["batch"],
-        rate=RECIPE["rate"],
-        warmup=RECIPE["warmup"],
-        label_smoothing=RECIPE["label smoothing"],
-        seed=seed,
-    )
+    recipe = to_train(RECIPE, seed)
     sizes = {name: RECIPE[name] for name in ("d_model", "n_heads", "n_layers", "d_ff", "dropout")}
     torch.manual_seed(seed)
     model = EncoderDecoder(

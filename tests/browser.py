@@ -77,9 +77,9 @@ class Visit:
         ]
 
 
-def load_tool():
-    """The module tools/site.py, whose name the standard library has taken."""
-    spec = importlib.util.spec_from_file_location("site_tool", ROOT / "tools" / "site.py")
+def load_tool(name="site"):
+    """A module of tools/ by another name: that of tools/site.py the standard library has taken."""
+    spec = importlib.util.spec_from_file_location(f"{name}_tool", ROOT / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,6 +1,5 @@
 """What tools/sphinx_chapters.py puts on the pages: times, the ladder, a saved explorable."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -9,11 +8,9 @@ import bs4
 import pytest
 from docutils import nodes
 
-from tests.browser import ROOT
+from tests.browser import ROOT, load_tool
 
-spec = importlib.util.spec_from_file_location("chapters", ROOT / "tools" / "sphinx_chapters.py")
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
+tool = load_tool("sphinx_chapters")
 
 
 def write(root, name, *cells, **kept):

@@ -1,7 +1,6 @@
 """The pipeline that executes chapters, and the executed chapters themselves."""
 
 import ast
-import importlib.util
 import itertools
 import json
 import os
@@ -15,14 +14,14 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tests.browser import load_tool
+
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 CHAPTERS = sorted(path.stem for path in BOOK.glob("[0-9][0-9]-*.md"))
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
-spec = importlib.util.spec_from_file_location("notebooks", ROOT / "tools" / "notebooks.py")
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
+tool = load_tool("notebooks")
 
 FRONT = """\
 ---

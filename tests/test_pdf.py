@@ -1,16 +1,13 @@
 """The whole book in one PDF: tools/pdf.py."""
 
-import importlib.util
 import shutil
 
 import bs4
 import pytest
 
-from tests.browser import ROOT
+from tests.browser import ROOT, load_tool
 
-spec = importlib.util.spec_from_file_location("pdf", ROOT / "tools" / "pdf.py")
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
+tool = load_tool("pdf")
 
 SITE = "https://example.org/site/"
 ONE = """<html><head><title>The book</title><link rel="stylesheet" href="_static/a.css?v=1"></head>
