@@ -382,6 +382,8 @@ class Painted:
         scores = torch.tensor(self.saved["scores"]).flatten().tolist()
         for text, may, score in zip(shown, self.mask().flatten().tolist(), scores, strict=True):
             assert text == "−∞" if not may else abs(float(text) - score) < 0.01
+        told = self.root.get_by_role("status").inner_text()
+        assert told.startswith(f"{self.mask().sum()} of {self.n**2} cells may be seen. ")
         return True
 
 

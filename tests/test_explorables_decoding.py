@@ -189,9 +189,10 @@ class Shown:
         sounds = " ".join(symbol for symbol in best if symbol not in names)
         told = self.root.locator(".best").inner_text()
         whole = {"<stop>", "<pad>"} & set(best)
-        said, score = re.match(
-            r"Best(?:, and whole| beginning): (.*), score (\S+)\.", told
+        beams, said, score = re.match(
+            r"Best(?:, and whole| beginning)(?:, of (\d))?: (.*), score (\S+)\.", told
         ).groups()
+        assert (beams or "1") == width
         assert ("whole" in told) == bool(whole) and said == (sounds or "nothing")
         assert abs(number(score) - rows[step - 1][0][3]) <= 0.0055
         in_dictionary = sounds in self.expected.listed[word]

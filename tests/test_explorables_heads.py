@@ -155,6 +155,10 @@ class Shown:
         assert told == f"is read as {said}{ending}"
         caption = self.root.locator("caption").inner_text()
         assert re.match(r"Layer (\d+), head (\d+):", caption).groups() == (str(layer), str(head))
+        most = [word[i] for i in expected.max(1).indices]
+        looks = zip([*said.split(), "stop"], most, strict=True)
+        told = f"Layer {layer}, head {head} looks most: {', '.join(map(' at '.join, looks))}."
+        assert self.root.locator(".most").inner_text() == told
         shares = self.picture(layer, head).locator("rect")
         drawn = torch.zeros_like(expected, dtype=torch.float)
         for x, y, share in shares.evaluate_all(

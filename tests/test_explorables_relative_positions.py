@@ -110,8 +110,9 @@ class Slopes:
             torch.tensor(bars) / 6, weights / weights.max(), atol=1e-4, rtol=0
         )
         told = self.root.locator(".told").inner_text()
-        own, far, half = re.search(
-            r"own place (\S+), 31 steps back (\S+)\. .* nearest (\d+)\.", told
+        own, far, half = re.match(
+            rf"Head {head} of {heads}: own place (\S+), 31 steps back (\S+)\. .* nearest (\d+)\.",
+            told,
         ).groups()
         assert abs(float(own) - float(weights[0])) < 1e-3
         assert math.isclose(float(far), float(weights[-1]), rel_tol=0.06)

@@ -74,7 +74,7 @@ function render({ model, el }) {
     let sum = 0;
     const half = 1 + found.findIndex((weight) => (sum += weight) >= 0.5);
     root.querySelector(".told").textContent =
-      `Head ${head}: own place ${found[0].toFixed(3)}, 31 steps back ` +
+      `Head ${head} of ${heads}: own place ${found[0].toFixed(3)}, 31 steps back ` +
       `${found[KEYS - 1].toExponential(1)}. Half of the weight lies on the nearest ${half}.`;
   }
 

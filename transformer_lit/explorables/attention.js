@@ -48,9 +48,9 @@ function render({ model, el }) {
       <p class="mixture" role="status"></p>
     </div>`;
   el.replaceChildren(root);
-  const [plane, body, slider, mixture] = ["svg", "tbody", ".cold input", ".mixture"].map((s) =>
-    root.querySelector(s),
-  );
+  const [plane, body, slider, mixture, add, remove] = [
+    "svg", "tbody", ".cold input", ".mixture", ".add", ".remove",
+  ].map((s) => root.querySelector(s));
   const group = `query-${Math.random().toString(36).slice(2)}`;
 
   function change(values) {
@@ -119,8 +119,8 @@ function render({ model, el }) {
     });
     slider.value = temperature;
     root.querySelector("output").textContent = temperature.toFixed(2);
-    root.querySelector(".add").disabled = words.length >= 6;
-    root.querySelector(".remove").disabled = words.length <= 3;
+    add.disabled = words.length >= 6;
+    remove.disabled = words.length <= 3;
     const sum = words.map((word, j) => `${weights[j].toFixed(2)} ${word}`).join(" + ");
     const [x, y] = output.map((value) => value.toFixed(3));
     mixture.textContent = `Output for ${words[query]}: ${sum} = (${x}, ${y})`;
@@ -164,7 +164,7 @@ function render({ model, el }) {
     plane.addEventListener(end, () => (held = null));
   }
   slider.addEventListener("input", () => change({ temperature: Number(slider.value) }));
-  root.querySelector(".add").addEventListener("click", () => {
+  add.addEventListener("click", () => {
     const words = model.get("words");
     const turn = 2.4 * words.length; // spread the new ones around the plane
     const place = [1.5 * Math.cos(turn), 1.5 * Math.sin(turn)].map((x) => Math.round(x * 10) / 10);
@@ -172,14 +172,16 @@ function render({ model, el }) {
       words: [...words, `new ${words.length + 1}`],
       vectors: [...model.get("vectors"), place],
     });
+    if (add.disabled) remove.focus(); // the keyboard stays here
   });
-  root.querySelector(".remove").addEventListener("click", () => {
+  remove.addEventListener("click", () => {
     const vectors = model.get("vectors").slice(0, -1);
     change({
       words: model.get("words").slice(0, -1),
       vectors,
       query: Math.min(model.get("query"), vectors.length - 1),
     });
+    if (remove.disabled) add.focus();
   });
   const names = ["words", "vectors", "query", "temperature"];
   for (const name of names) model.on(`change:${name}`, draw);

@@ -176,7 +176,8 @@ function render({ model, el }) {
     const whole = symbols.at(-1) === STOP;
     const sounds = symbols.filter((symbol) => symbol !== STOP).join(" ") || "nothing";
     const score = minus(rows[step - 1][0].score);
-    let text = `${whole ? "Best, and whole" : "Best beginning"}: ${sounds}, score ${score}.`;
+    const which = whole ? "Best, and whole" : "Best beginning";
+    let text = `${which}${width > 1 ? `, of ${width}` : ""}: ${sounds}, score ${score}.`;
     const listed = model.get("listed")[word];
     if (step === rows.length && whole && listed.length) {
       text += listed.includes(sounds)
@@ -190,9 +191,12 @@ function render({ model, el }) {
   select.addEventListener("change", () => change({ word: select.value, step: 1 }));
   beams.addEventListener("change", () => change({ n_beams: Number(beams.value) }));
   slider.addEventListener("input", () => change({ step: Number(slider.value) }));
-  const walk = (by) => () => change({ step: Number(slider.value) + by });
-  back.addEventListener("click", walk(-1));
-  on.addEventListener("click", walk(1));
+  function walk(by, pressed, other) {
+    change({ step: Number(slider.value) + by });
+    if (pressed.disabled) other.focus(); // at the end: the keyboard stays here
+  }
+  back.addEventListener("click", () => walk(-1, back, on));
+  on.addEventListener("click", () => walk(1, on, back));
   const names = ["word", "n_beams", "step"];
   for (const name of names) model.on(`change:${name}`, draw);
   draw();

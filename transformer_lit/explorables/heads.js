@@ -48,10 +48,11 @@ async function render({ model, el }) {
         <div class="grid" style="--heads: ${table.heads}"></div></fieldset>
       <div class="chosen"><table><caption></caption>
         <thead><tr></tr></thead><tbody></tbody></table></div>
-    </div>`;
+    </div>
+    <p class="most" role="status"></p>`;
   el.replaceChildren(root);
-  const [select, said, grid, caption, head, body] = [
-    "select", ".said", ".grid", "caption", "thead tr", "tbody",
+  const [select, said, grid, caption, head, body, most] = [
+    "select", ".said", ".grid", "caption", "thead tr", "tbody", ".most",
   ].map((s) => root.querySelector(s));
   for (const word of words.keys()) select.append(element("option", {}, word));
   const group = `head-${Math.random().toString(36).slice(2)}`;
@@ -112,9 +113,12 @@ async function render({ model, el }) {
     head.replaceChildren(element("td"));
     for (const letter of word) head.append(element("th", { scope: "col" }, letter));
     body.replaceChildren();
+    const looks = [];
     entry.of(layer, chosen).forEach((row, i) => {
       const line = element("tr");
-      line.append(element("th", { scope: "row" }, entry.sounds[i] ?? "stop"));
+      const sound = entry.sounds[i] ?? "stop";
+      line.append(element("th", { scope: "row" }, sound));
+      looks.push(`${sound} at ${word[row.indexOf(Math.max(...row))]}`);
       for (const percent of row) {
         const cell = element("td", { class: percent ? "" : "none" }, `${percent}`);
         const share = 0.45 * percent; // of the colour, so that the number stays legible
@@ -123,6 +127,7 @@ async function render({ model, el }) {
       }
       body.append(line);
     });
+    most.textContent = `Layer ${layer}, head ${chosen} looks most: ${looks.join(", ")}.`;
   }
 
   select.addEventListener("change", () => change({ word: select.value }));

@@ -117,9 +117,10 @@ function render({ model, el }) {
       body.children[i].querySelector(".sum").textContent = sum.toFixed(3);
     });
     const empty = words.filter((_, i) => !mask[i].includes(true));
-    said.textContent = empty.length
+    const seen = mask.flat().filter(Boolean).length;
+    said.textContent = `${seen} of ${mask.length ** 2} cells may be seen. ` + (empty.length
       ? `Nothing to attend to, so weights of zero: ${empty.join(", ")}.`
-      : "Every word has something to attend to, and its weights sum to one.";
+      : "Every word has something to attend to, and its weights sum to one.");
   }
 
   const under = (event) =>
