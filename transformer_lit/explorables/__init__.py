@@ -18,7 +18,8 @@ class Explorable(anywidget.AnyWidget):
     """An anywidget that takes its script and styles from the files beside its module.
 
     Its markup should stand in one element of class `explorable`, which gets the book's colours
-    for light and dark (`base.css`).
+    for light and dark (`base.css`), and `data-lm-suppress-shortcuts`, by which JupyterLab leaves
+    it the keys that go from cell to cell elsewhere.
     """
 
     def __init_subclass__(cls, **kwargs: object) -> None:
