@@ -541,6 +541,14 @@ def test_figures_are_svg_which_nbval_compares(name):
         assert not mimes(cell) & {"image/png", "image/jpeg"}, cell.source
 
 
+@chapters
+def test_the_text_before_a_figure_names_it(name):
+    cells = read(name).cells
+    for before, cell in itertools.pairwise(cells):
+        if figure := cell.metadata.get("mystnb", {}).get("figure"):
+            assert f"{{numref}}`{figure['name']}`" in before.source, figure["name"]
+
+
 def test_names_of_figures_are_unique_in_the_book():
     names = [
         cell.metadata["mystnb"]["figure"]["name"]
