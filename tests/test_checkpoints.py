@@ -164,7 +164,7 @@ def test_words_it_cannot_read_are_refused(path, words, message):
 
 @pytest.mark.parametrize("sizes", [{"n_beams": 0}, {"at_once": 0}])
 def test_sizes_below_one_are_refused(path, sizes):
-    with pytest.raises(ValueError, match="n_beams and at_once must be at least 1"):
+    with pytest.raises(ValueError, match="n_beams and at_once must be at least 1 and whole"):
         load_pronouncer(path).pronounce(["a"], **sizes)
 
 

@@ -205,9 +205,9 @@ def test_a_convolution_of_another_kind_is_refused(conv):
 
 
 def test_bad_sizes_are_refused():
-    with pytest.raises(ValueError, match="at least 1, got 0 and 3"):
+    with pytest.raises(ValueError, match="at least 1 and whole, got 0 and 3"):
         grid_offsets(0, 3)
-    with pytest.raises(ValueError, match="at least 1, got 7 and -1"):
+    with pytest.raises(ValueError, match="at least 1 and whole, got 7 and -1"):
         heads_for(convolution(), width=-1)
     with pytest.raises(ValueError, match="must be positive, got 2 and 0"):
         Quadratic(torch.zeros(2, 2), sharpness=0.0, height=2, width=2)

@@ -400,7 +400,7 @@ def test_bleu_and_exactness_rank_two_systems_each_their_own_way():
         ({"temperature": -1.0}, "got -1.0"),
         ({"temperature": math.nan}, "temperature must be above 0 and finite, got nan"),
         ({"temperature": math.inf}, "got inf"),
-        ({"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"top_k": 0}, "top_k must be at least 1 and whole, got 0"),
         ({"top_k": -3}, "got -3"),
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1, got 0.0"),
         ({"top_p": 1.5}, "got 1.5"),

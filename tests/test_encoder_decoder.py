@@ -432,7 +432,7 @@ def test_room_for_nothing_or_too_much_is_refused(max_len):
 
 
 def test_a_model_for_no_places_is_refused():
-    with pytest.raises(ValueError, match="max_len must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="max_len must be at least 1 and whole, got 0"):
         transformer(max_len=0)
 
 

@@ -314,12 +314,12 @@ def test_a_sequence_of_nothing_is_refused(seq):
         lambda seq: local_mask(seq, 1),
         lambda seq: padding_mask(LENGTHS, seq),
     ):
-        with pytest.raises(ValueError, match=f"seq must be at least 1, got {seq}"):
+        with pytest.raises(ValueError, match=f"seq must be at least 1 and whole, got {seq}"):
             make(seq)
 
 
 def test_a_window_below_zero_is_refused():
-    with pytest.raises(ValueError, match="window must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="window must be at least 0 and whole, got -1"):
         local_mask(SEQ, -1)
 
 

@@ -358,9 +358,9 @@ def test_sizes_below_one_are_refused(name):
 
 
 def test_a_window_below_zero_is_refused():
-    with pytest.raises(ValueError, match="window must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="window must be at least 0 and whole, got -1"):
         windowed_attention(*three(), window=-1)
-    with pytest.raises(ValueError, match="window must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="window must be at least 0 and whole, got -1"):
         WindowedAttention(d_model=6, n_heads=2, window=-1)
 
 

@@ -32,7 +32,7 @@ def dot_product_scores(
             the entries of ``q`` and ``k`` are independent with variance 1.
 
     Raises:
-        ValueError: if queries and keys differ in width or in their leading axes, or are empty.
+        ValueError: if queries and keys differ in width, dtype or leading axes, or are empty.
     """
     _check(q, k, k)
     return q @ k.transpose(-2, -1) * (q.shape[-1] ** -0.5 if scale is None else scale)
@@ -63,9 +63,11 @@ class AdditiveScores(nn.Module):
         """Score each query against each key; the two may differ in width.
 
         Raises:
-            ValueError: if a width is not the layer's, leading axes differ, or nothing is there.
+            ValueError: if a width or the dtype is not the layer's, leading axes differ, or nothing
+                is there.
         """
         _check_axes(queries=q, keys=k)
+        _check_dtype(q, self.q_proj)
         widths, expected = (q.shape[-1], k.shape[-1]), (self.d_query, self.d_key)
         if widths != expected:
             raise ValueError(f"queries and keys are {widths} wide, the layer expects {expected}")
@@ -80,8 +82,10 @@ def softmax_weights(scores: Scores, mask: Mask | None = None) -> Scores:
     an empty set has no value, and NaN would spread through all that follows.
 
     Raises:
-        ValueError: if the mask is not boolean or does not fit the scores.
+        ValueError: if the scores are no real numbers, or the mask is not boolean or does not fit.
     """
+    if not scores.is_floating_point():
+        raise ValueError(f"scores must be real numbers, got {scores.dtype}")
     if mask is None:
         return scores.softmax(-1)
     check_mask(mask, scores.shape)
@@ -112,14 +116,14 @@ def explicit_attention(
         weigh: what turns scores and mask into weights; chapter 04 tries others than softmax.
 
     Raises:
-        ValueError: if widths, lengths or leading axes do not fit, one of them is zero, or the
+        ValueError: if widths, lengths, dtypes or leading axes do not fit, a size is zero, or the
             mask or the bias does not fit.
     """
     _check(q, k, v)
     scores = dot_product_scores(q, k)
     if bias is not None:
         _check_bias(bias, scores.shape)
-        scores = scores + bias
+        scores = scores + bias.to(scores.dtype)
     weights = weigh(scores, mask)
     return weights @ v, weights
 
@@ -186,18 +190,28 @@ class SelfAttention(nn.Module):
         """Mix the vectors of ``x``; the weights are returned only when asked for.
 
         Raises:
-            ValueError: if ``x`` is not ``d_model`` wide or is empty, or the mask is not boolean
-                or does not fit ``(batch, seq, seq)``.
+            ValueError: if ``x`` is not ``d_model`` wide, is empty or of another dtype, or the mask
+                is not boolean or does not fit ``(batch, seq, seq)``.
         """
-        d_model = self.q_proj.in_features
-        if x.ndim != 3 or x.shape[-1] != d_model or x.numel() == 0:
-            raise ValueError(
-                f"x must be (batch, seq, {d_model}) and not empty, got shape {tuple(x.shape)}"
-            )
+        check_vectors(x, self.q_proj)
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if need_weights:
             return explicit_attention(q, k, v, mask)
         return fused_attention(q, k, v, mask), None
+
+
+def check_vectors(x: Tensor, layer: nn.Linear) -> None:
+    """Refuse vectors that a layer cannot read, before PyTorch says so in other words.
+
+    Raises:
+        ValueError: if ``x`` is not ``(batch, seq, width)`` with the width of the layer, is empty,
+            or of another dtype than the layer (autocast may mix them).
+    """
+    if x.ndim != 3 or x.shape[-1] != layer.in_features or x.numel() == 0:
+        raise ValueError(
+            f"x must be (batch, seq, {layer.in_features}) and not empty, got shape {tuple(x.shape)}"
+        )
+    _check_dtype(x, layer)
 
 
 def check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:
@@ -223,7 +237,15 @@ def check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:
         )
 
 
+def _check_dtype(x: Tensor, layer: nn.Linear) -> None:
+    dtype = layer.weight.dtype
+    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(f"x is {x.dtype}, the layer {dtype}: convert one of them")
+
+
 def _check_bias(bias: Tensor, shape: tuple[int, ...]) -> None:
+    if not bias.is_floating_point():  # True and False would be added as 1 and 0
+        raise ValueError(f"bias must be real numbers, got {bias.dtype}; a mask is given as mask")
     fits = bias.ndim == len(shape) and all(
         b in (1, s) for b, s in zip(bias.shape, shape, strict=True)
     )
@@ -252,3 +274,8 @@ def _check_axes(**named: Tensor) -> None:
     if len({shape[:-2] for shape in shapes.values()}) > 1:
         leading = {name: shape[:-2] for name, shape in shapes.items()}
         raise ValueError(f"leading axes must agree, got {leading}")
+    dtypes = {x.dtype for x in named.values()}
+    device = next(iter(named.values())).device.type
+    if len(dtypes) > 1 and not torch.is_autocast_enabled(device):
+        found = ", ".join(f"{name} {x.dtype}" for name, x in named.items())
+        raise ValueError(f"dtypes must agree, got {found}")

@@ -22,12 +22,12 @@ class LayerNorm(nn.Module):
         eps: added to the variance, so that a vector of equal numbers does not divide by zero.
 
     Raises:
-        ValueError: if ``d_model`` is below 1 or ``eps`` is not positive.
+        ValueError: if ``d_model`` is below 1 or ``eps`` is not positive and finite.
     """
 
     def __init__(self, *, d_model: int, eps: float = 1e-5):
         super().__init__()
-        if d_model < 1 or eps <= 0:
+        if d_model < 1 or not 0 < eps < torch.inf:
             raise ValueError(
                 f"d_model must be at least 1 and eps positive, got {d_model} and {eps}"
             )
@@ -45,8 +45,7 @@ class LayerNorm(nn.Module):
         gain, bias = self.gain, self.bias
         _check_width(x, gain.shape[0])
         if x.dtype != gain.dtype:
-            if not torch.is_autocast_enabled(x.device.type):
-                raise ValueError(f"x is {x.dtype}, the layer {gain.dtype}: convert one of them")
+            _check_dtype(x, gain)
             gain, bias = gain.to(x.dtype), bias.to(x.dtype)
         # (x - mean) / sqrt(variance + eps) * gain + bias, in one kernel instead of five operations.
         # The variance is the mean of the squares, divided by d_model: torch.var's by d_model - 1.
@@ -75,10 +74,15 @@ class FeedForward(nn.Module):
         """Change each vector by itself.
 
         Raises:
-            ValueError: if ``x`` is not ``d_model`` wide.
+            ValueError: if ``x`` is not ``d_model`` wide, or of another dtype than the layer
+                (autocast may mix them).
         """
-        _check_width(x, self.widen.in_features)
+        self._check(x)
         return self.narrow(self.dropout(self.widen(x).relu_()))
+
+    def _check(self, x: Tensor) -> None:
+        _check_width(x, self.widen.in_features)
+        _check_dtype(x, self.widen.weight)
 
 
 class Block(nn.Module):
@@ -139,6 +143,11 @@ class Block(nn.Module):
 def _check_width(x: Tensor, d_model: int) -> None:
     if x.shape[-1] != d_model:
         raise ValueError(f"x must be {d_model} wide, got shape {tuple(x.shape)}")
+
+
+def _check_dtype(x: Tensor, weight: Tensor) -> None:
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(f"x is {x.dtype}, the layer {weight.dtype}: convert one of them")
 
 
 def _check_dropout(dropout: float) -> None:

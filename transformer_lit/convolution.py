@@ -23,10 +23,10 @@ def grid_offsets(height: int, width: int) -> Int[Tensor, "query key 2"]:
     """Count the rows and columns from each pixel to each other, the pixels taken row by row.
 
     Raises:
-        ValueError: if a size is below 1.
+        ValueError: if a size is no whole number above 0.
     """
-    if min(height, width) < 1:
-        raise ValueError(f"height and width must be at least 1, got {height} and {width}")
+    if any(size < 1 or size % 1 for size in (height, width)):
+        raise ValueError(f"height and width must be at least 1 and whole, got {height} and {width}")
     place = torch.stack(
         torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), dim=-1
     ).flatten(0, 1)
@@ -43,14 +43,19 @@ class Quadratic(RelativePosition):
         width: columns of the grid.
 
     Raises:
-        ValueError: if there is no head, ``sharpness`` is not positive, or a size is below 1.
+        ValueError: if there is no head, centers are not finite ``(heads, 2)``, ``sharpness`` is not
+            positive and finite, or a size is below 1.
     """
 
     def __init__(
         self, centers: Float[Tensor, "heads 2"], *, sharpness: float, height: int, width: int
     ):
         super().__init__()
-        if len(centers) < 1 or sharpness <= 0:
+        if centers.ndim != 2 or centers.shape[1] != 2 or not centers.isfinite().all():
+            raise ValueError(f"centers must be (heads, 2) and finite, got {centers.tolist()}")
+        if not centers.is_floating_point():
+            raise ValueError(f"centers must be real numbers, got {centers.dtype}")
+        if len(centers) < 1 or not 0 < sharpness < torch.inf:
             raise ValueError(
                 "there must be at least one center, and sharpness must be positive, "
                 f"got {len(centers)} and {sharpness}"
@@ -65,14 +70,18 @@ class Quadratic(RelativePosition):
 
         Raises:
             ValueError: if there is not one center for each head, or not one query and one key
-                for each pixel.
+                for each pixel, alike in width and dtype.
         """
         n_heads, n_pixels = len(self.centers), len(self.steps)
-        found = (q.shape[1], q.shape[2], k.shape[2])
-        if found != (n_heads, n_pixels, n_pixels):
+        if q.ndim != 4 or q.shape != k.shape or q.dtype != k.dtype or not q.is_floating_point():
+            raise ValueError(
+                "queries and keys must be real numbers (batch, heads, pixels, d_head), alike, got "
+                f"{tuple(q.shape)} of {q.dtype} and {tuple(k.shape)} of {k.dtype}"
+            )
+        if q.shape[1:3] != (n_heads, n_pixels):
             raise ValueError(
                 f"this position is for {n_heads} heads and {n_pixels} pixels, the attention has "
-                f"{found[0]} heads, {found[1]} queries and {found[2]} keys"
+                f"{q.shape[1]} heads and {q.shape[2]} queries"
             )
         miss = self.steps - self.centers[:, None, None]
         return -(self.sharpness[:, None, None] * miss.square().sum(-1))[None]
@@ -93,8 +102,8 @@ class ConvolutionByHeads(nn.Module):
             ``exp(-sharpness)`` of its weight.
 
     Raises:
-        ValueError: if the convolution is of another kind, ``sharpness`` is not positive, or a size
-            is below 1.
+        ValueError: if the convolution is of another kind, ``sharpness`` is not positive and finite,
+            or a size is below 1.
     """
 
     def __init__(self, conv: nn.Conv2d, *, height: int, width: int, sharpness: float = 50.0):
@@ -107,8 +116,10 @@ class ConvolutionByHeads(nn.Module):
                 "the convolution must have an odd square kernel, stride 1, dilation 1, one group "
                 f"and zeros around the image that keep its size, got {conv}"
             )
-        if min(height, width) < 1:
-            raise ValueError(f"height and width must be at least 1, got {height} and {width}")
+        if any(size < 1 or size % 1 for size in (height, width)):
+            raise ValueError(
+                f"height and width must be at least 1 and whole, got {height} and {width}"
+            )
         self.ring, self.c_in, self.c_out = k // 2, conv.in_channels, conv.out_channels
         self.image = (self.c_in, height, width)
         centers = grid_offsets(k, k)[k * k // 2].to(conv.weight)  # steps from the kernel's middle
@@ -134,10 +145,11 @@ class ConvolutionByHeads(nn.Module):
         """Convolve the images.
 
         Raises:
-            ValueError: if the images have other sizes or channels than were announced.
+            ValueError: if there are no images, or they have other sizes, channels or another dtype
+                than were announced.
         """
+        _check_images(images, self.image, self.attention.q_proj.weight.dtype)
         ring, (height, width) = self.ring, images.shape[2:]
-        _check_images(images, self.image)
         x = rearrange(F.pad(images, (ring,) * 4), "b c h w -> b (h w) c")
         y, _ = self.attention(F.pad(x, (0, self.attention.out_proj.in_features - self.c_in)))
         y = rearrange(y, "b (h w) c -> b c h w", h=height + 2 * ring)
@@ -148,8 +160,14 @@ def patches(images: Images, size: int) -> Float[Tensor, "batch patch numbers"]:
     """Cut images into squares, row by row, and write each as one vector.
 
     Raises:
-        ValueError: if ``size`` is below 1 or does not divide height and width.
+        ValueError: if the images are not ``(batch, channel, height, width)`` or hold no real
+            numbers, or ``size`` is below 1 or does not divide height and width.
     """
+    if images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(
+            "images must be real numbers (batch, channel, height, width), "
+            f"got {images.dtype} of shape {tuple(images.shape)}"
+        )
     height, width = images.shape[2:]
     if size < 1 or height % size or width % size:
         raise ValueError(f"size must divide the image of {height} by {width}, got {size}")
@@ -170,7 +188,8 @@ class VisionTransformer(nn.Module):
         sizes: the other sizes of the ``Encoder``.
 
     Raises:
-        ValueError: if ``size`` does not divide the image, or the encoder refuses its sizes.
+        ValueError: if ``size`` does not divide the image, one of the numbers is below 1, or the
+            encoder refuses its sizes.
     """
 
     def __init__(
@@ -184,6 +203,11 @@ class VisionTransformer(nn.Module):
         **sizes: int,
     ):
         super().__init__()
+        if len(image) != 2 or any(n < 1 or n % 1 for n in (*image, channels, n_classes)):
+            raise ValueError(
+                "image must be height and width, and they, channels and n_classes at least 1 and "
+                f"whole, got {image}, {channels} and {n_classes}"
+            )
         self.image, self.size = (channels, *image), size
         n_patches = patches(torch.zeros(1, *self.image), size).shape[1]
         self.way_in = nn.Linear(channels * size**2, d_model)
@@ -196,17 +220,20 @@ class VisionTransformer(nn.Module):
         """Score the classes.
 
         Raises:
-            ValueError: if the images have other sizes or channels than were announced.
+            ValueError: if there are no images, or they have other sizes, channels or another dtype
+                than were announced.
         """
-        _check_images(images, self.image)
+        _check_images(images, self.image, self.way_in.weight.dtype)
         x = self.way_in(patches(images, self.size))
         x, _ = self.summary(x, torch.full(x.shape[:1], x.shape[1], device=x.device))
         y, _ = self.encoder(self.places(x))
         return self.task_head(y[:, 0])
 
 
-def _check_images(images: Tensor, expected: tuple[int, int, int]) -> None:
-    if images.shape[1:] != expected:
+def _check_images(images: Tensor, expected: tuple[int, int, int], dtype: torch.dtype) -> None:
+    if images.ndim != 4 or images.shape[1:] != expected or len(images) == 0:
         raise ValueError(
-            f"channels, height and width must be {expected}, got {tuple(images.shape[1:])}"
+            f"channels, height and width must be {expected}, got images {tuple(images.shape)}"
         )
+    if images.dtype != dtype and not torch.is_autocast_enabled(images.device.type):
+        raise ValueError(f"images are {images.dtype}, the layer {dtype}: convert one of them")

@@ -67,8 +67,13 @@ class ExtendedVocabulary:
         """Turn ids back into words, padding left out.
 
         Raises:
-            ValueError: if an id is neither of the vocabulary nor of this source.
+            ValueError: if the ids are no row of integers, or one is neither of the vocabulary nor
+                of this source.
         """
+        if isinstance(tokens, Tensor) and (tokens.ndim != 1 or not _is_whole(tokens)):
+            raise ValueError(
+                f"ids must be integers (seq,), got {tokens.dtype} of shape {tuple(tokens.shape)}"
+            )
         symbols = self.vocabulary.symbols + self.own
         outside = [int(i) for i in tokens if not 0 <= int(i) < len(symbols)]
         if outside:
@@ -80,9 +85,16 @@ def count_words(source: Int[Tensor, "batch source"], vocab_size: int) -> int:
     """Return how many words a batch can write: the vocabulary and the sources' own words.
 
     Raises:
-        ValueError: if a row of the source is nothing but padding, or an id is negative or beyond
-            what a source of this length can number.
+        ValueError: if the source is not ids ``(batch, source)``, a row of it is nothing but
+            padding, an id is negative or beyond what a source of this length can number, or
+            ``vocab_size`` is no whole number above 0.
     """
+    if vocab_size < 1 or vocab_size % 1:
+        raise ValueError(f"vocab_size must be at least 1 and whole, got {vocab_size}")
+    if source.ndim != 2 or not _is_whole(source):
+        raise ValueError(
+            f"source must be ids (batch, source), got {source.dtype} of shape {tuple(source.shape)}"
+        )
     nothing = (source == PAD_ID).all(1).nonzero().flatten().tolist()
     if source.numel() == 0 or nothing:
         raise ValueError(
@@ -116,9 +128,18 @@ def mixture(
         source: the ids there, some of them beyond the vocabulary.
 
     Raises:
-        ValueError: as ``count_words``.
+        ValueError: as ``count_words``, or if logits, gate and scores are no real numbers or do not
+            belong together.
     """
     beyond = count_words(source, logits.shape[-1]) - logits.shape[-1]
+    (batch, n_source), given = source.shape, (logits, gate, scores)
+    together = logits.ndim == 3 and logits.shape[:2] == gate.shape == scores.shape[:2]
+    if not together or (len(logits), *scores.shape[2:]) != (batch, n_source):
+        shapes = ", ".join(str(tuple(x.shape)) for x in (*given, source))
+        raise ValueError(f"logits, gate, scores and source do not belong together: {shapes}")
+    if not all(x.is_floating_point() for x in given):
+        dtypes = ", ".join(str(x.dtype) for x in given)
+        raise ValueError(f"logits, gate and scores must be real numbers, got {dtypes}")
     single = torch.promote_types(logits.dtype, torch.float32)
     logits, gate, scores = logits.to(single), gate.to(single)[..., None], scores.to(single)
     scores = scores.masked_fill((source == PAD_ID)[:, None], -torch.inf)
@@ -127,7 +148,7 @@ def mixture(
     place = source[:, None].expand_as(copy)
     # Each word's parts are added relative to the largest of them, which becomes exp(0) = 1.
     largest = write.detach().scatter_reduce(-1, place, copy.detach(), "amax")
-    possible = largest > -torch.inf
+    possible = largest != -torch.inf  # NaN stays NaN
     largest = largest.masked_fill(~possible, 0)
     total = (write - largest).exp()
     total = total.scatter_add(-1, place, (copy - largest.gather(-1, place)).exp())
@@ -244,3 +265,7 @@ class PointerGenerator(EncoderDecoder):
         keys = memory[-1][0].transpose(1, 2).flatten(2)  # (batch, source, d_model)
         scores = self.point(vectors) @ keys.transpose(1, 2) / keys.shape[-1] ** 0.5
         return self.write(vectors), self.gate(vectors)[..., 0], scores
+
+
+def _is_whole(x: Tensor) -> bool:
+    return not x.is_floating_point() and x.dtype != torch.bool

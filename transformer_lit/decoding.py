@@ -96,13 +96,19 @@ def truncate(
         top_p: of those, keep the fewest likeliest that have this probability together.
 
     Raises:
-        ValueError: if ``temperature`` is not above 0 and finite, ``top_k`` is below 1, or
-            ``top_p`` lies outside (0, 1].
+        ValueError: if the logits are not real numbers ``(batch, vocab_size)``, ``temperature`` is
+            not above 0 and finite, ``top_k`` is no whole number above 0, or ``top_p`` lies outside
+            (0, 1].
     """
+    if logits.ndim != 2 or not logits.is_floating_point():
+        raise ValueError(
+            "logits must be real numbers (batch, vocab_size), "
+            f"got {logits.dtype} of shape {tuple(logits.shape)}"
+        )
     if not 0 < temperature < torch.inf:
         raise ValueError(f"temperature must be above 0 and finite, got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be at least 1, got {top_k}")
+    if top_k is not None and (top_k < 1 or top_k % 1):
+        raise ValueError(f"top_k must be at least 1 and whole, got {top_k}")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}")
     logits, order = (logits / temperature).sort(descending=True, stable=True)

@@ -71,9 +71,13 @@ class TiedOutput(nn.Module):
         """Score every symbol of the vocabulary for each vector of ``x``.
 
         Raises:
-            ValueError: if the width of ``x`` is not that of the embedding.
+            ValueError: if the width of ``x`` is not that of the embedding, or its dtype another
+                (autocast may mix them).
         """
-        d_model = self.embedding.weight.shape[1]
+        weight = self.embedding.weight
+        d_model = weight.shape[1]
         if x.shape[-1] != d_model:
             raise ValueError(f"x must be {d_model} wide, as the embedding is, got {x.shape[-1]}")
-        return F.linear(x, self.embedding.weight, self.bias)
+        if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(f"x is {x.dtype}, the embedding {weight.dtype}: convert one of them")
+        return F.linear(x, weight, self.bias)

@@ -96,7 +96,8 @@ def mean_pool(
     """Average each sequence's vectors over its real positions.
 
     Raises:
-        ValueError: if there is not one length for each sequence, or one lies outside 1 .. seq.
+        ValueError: if there is not one length for each sequence, one lies outside 1 .. seq or is no
+            integer, or ``x`` holds no real numbers.
     """
     _check_lengths(x, lengths)
     real = real_positions(lengths, x.shape[1])[..., None]
@@ -122,8 +123,8 @@ class SummaryToken(nn.Module):
         """Return the longer sequences and their lengths. The token stands at position 0.
 
         Raises:
-            ValueError: if ``x`` is not ``d_model`` wide, there is not one length for each
-                sequence, or one lies outside 1 .. seq.
+            ValueError: if ``x`` is not ``d_model`` wide or holds no real numbers, there is not one
+                length for each sequence, or one lies outside 1 .. seq or is no integer.
         """
         if x.shape[-1] != len(self.vector):
             raise ValueError(f"x must be {len(self.vector)} wide, got shape {tuple(x.shape)}")
@@ -137,5 +138,9 @@ def _check_lengths(x: Tensor, lengths: Tensor) -> None:
             "x must be (batch, seq, d_model), not empty, with one length per sequence, "
             f"got shapes {tuple(x.shape)} and {tuple(lengths.shape)}"
         )
+    if not x.is_floating_point():
+        raise ValueError(f"x must be real numbers, got {x.dtype}")
+    if lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise ValueError(f"lengths must be integers, got {lengths.dtype}")
     if not 1 <= int(lengths.min()) <= int(lengths.max()) <= x.shape[1]:
         raise ValueError(f"lengths must lie in 1 .. {x.shape[1]}, got {lengths.tolist()}")

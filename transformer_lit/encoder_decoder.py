@@ -60,9 +60,14 @@ class Cache:
     """The keys and values one self-attention has computed: what is done need not be done again.
 
     Room for ``max_len`` places is taken once; each call writes behind what is there.
+
+    Raises:
+        ValueError: if ``max_len`` is no whole number above 0.
     """
 
     def __init__(self, max_len: int):
+        if max_len < 1 or max_len % 1:
+            raise ValueError(f"max_len must be at least 1 and whole, got {max_len}")
         self.max_len, self.length = max_len, 0
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
@@ -378,7 +383,9 @@ class EncoderDecoder(nn.Module):
         return _times(x, state.output)
 
     def _advance(self, tokens: Tensor, state: State) -> Tensor:
-        if state.blocks is None:
+        if state.blocks is None:  # the first step has the checks, the others need their time
+            if tokens.ndim != 1:
+                raise ValueError(f"tokens must be (batch,), got shape {tuple(tokens.shape)}")
             _check_target(tokens[:, None])
             state.blocks = [OneByOne(block, len(tokens)) for block in self.decoder]
         _check_number(tokens, state.memory_mask)

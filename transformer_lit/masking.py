@@ -18,12 +18,10 @@ def padding_mask(lengths: Int[Tensor, "batch"], seq: int) -> Bool[Tensor, "batch
     """Let everybody attend to real positions only, those before each sequence's length.
 
     Raises:
-        ValueError: if ``seq`` is below 1, or the lengths are no integers, one is negative or one
-            is larger than ``seq``.
+        ValueError: if ``seq`` is below 1, or the lengths are no row of integers, one is negative
+            or one is larger than ``seq``.
     """
     _check_seq(seq)
-    if lengths.is_floating_point() or lengths.dtype == torch.bool:
-        raise ValueError(f"lengths must be integers, got {lengths.dtype}")
     return real_positions(lengths, seq)[:, None, None]
 
 
@@ -31,7 +29,7 @@ def causal_mask(seq: int) -> Bool[Tensor, "1 1 seq seq"]:
     """Let each position attend to itself and to those before it.
 
     Raises:
-        ValueError: if ``seq`` is below 1.
+        ValueError: if ``seq`` is no whole number above 0.
     """
     _check_seq(seq)
     return torch.ones(seq, seq, dtype=torch.bool).tril()[None, None]
@@ -43,11 +41,11 @@ def local_mask(seq: int, window: int) -> Bool[Tensor, "1 1 seq seq"]:
     The paper's ``w`` counts both sides together, so it is ``2 * window``.
 
     Raises:
-        ValueError: if ``seq`` is below 1 or ``window`` below 0.
+        ValueError: if ``seq`` is below 1 or ``window`` below 0, or one is no whole number.
     """
     _check_seq(seq)
-    if window < 0:
-        raise ValueError(f"window must be at least 0, got {window}")
+    if window < 0 or window % 1:
+        raise ValueError(f"window must be at least 0 and whole, got {window}")
     place = torch.arange(seq)
     return ((place - place[:, None]).abs() <= window)[None, None]
 
@@ -95,8 +93,8 @@ def from_additive(additive: Float[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
 
 
 def _check_seq(seq: int) -> None:
-    if seq < 1:
-        raise ValueError(f"seq must be at least 1, got {seq}")
+    if seq < 1 or seq % 1:
+        raise ValueError(f"seq must be at least 1 and whole, got {seq}")
 
 
 def _check_boolean(mask: Tensor) -> None:

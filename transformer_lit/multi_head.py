@@ -12,6 +12,7 @@ from transformer_lit.attention import (
     Mask,
     SelfAttention,
     check_mask,
+    check_vectors,
     explicit_attention,
     fused_attention,
 )
@@ -50,9 +51,9 @@ class MultiHeadAttention(nn.Module):
         """Project vectors to the keys and the values of all heads.
 
         Raises:
-            ValueError: if ``x`` is not ``d_model`` wide or is empty.
+            ValueError: if ``x`` is not ``d_model`` wide, is empty or of another dtype.
         """
-        _check_input(x, self.k_proj.in_features)
+        check_vectors(x, self.k_proj)
         return self._split(self.k_proj(x)), self._split(self.v_proj(x))
 
     def forward(
@@ -75,10 +76,10 @@ class MultiHeadAttention(nn.Module):
             keys_values: attend to these, made by the method of this name, instead of to ``x``.
 
         Raises:
-            ValueError: if ``x`` is not ``d_model`` wide or is empty, or the mask is not boolean
-                or does not fit.
+            ValueError: if ``x`` is not ``d_model`` wide, is empty or of another dtype, or the mask
+                is not boolean or does not fit.
         """
-        _check_input(x, self.q_proj.in_features)
+        check_vectors(x, self.q_proj)
         q = self._split(self.q_proj(x))
         k, v = self.keys_values(x) if keys_values is None else keys_values
         heads, weights = self.attend(q, k, v, mask=mask, need_weights=need_weights)
@@ -96,8 +97,11 @@ class MultiHeadAttention(nn.Module):
         """Do what lies between the projections: let every head attend, and join the results.
 
         Raises:
-            ValueError: if the mask is not boolean or does not fit.
+            ValueError: if keys and values differ in width, or the mask is not boolean or does not
+                fit.
         """
+        if k.shape[-1] != v.shape[-1]:
+            raise ValueError(f"keys are {k.shape[-1]} wide, values {v.shape[-1]}: they must agree")
         position, bias = self.position, None
         if position is not None:
             q, k = position.rotate(q, k)
@@ -145,7 +149,7 @@ class SeparateHeads(nn.Module):
 
         Args and errors are those of ``MultiHeadAttention.forward``.
         """
-        _check_input(x, self.out_proj.out_features)
+        check_vectors(x, self.heads[0].q_proj)
         masks = [None] * len(self.heads)
         if mask is not None:
             check_mask(mask, (len(x), len(self.heads), x.shape[1], x.shape[1]))
@@ -165,10 +169,3 @@ class SeparateHeads(nn.Module):
                 head.get_submodule(name).load_state_dict({"weight": weight, "bias": bias})
         parts.out_proj.load_state_dict(whole.out_proj.state_dict())
         return parts
-
-
-def _check_input(x: Tensor, d_model: int) -> None:
-    if x.ndim != 3 or x.shape[-1] != d_model or x.numel() == 0:
-        raise ValueError(
-            f"x must be (batch, seq, {d_model}) and not empty, got shape {tuple(x.shape)}"
-        )

@@ -48,8 +48,8 @@ class NonAutoregressive(EncoderDecoder):
 
     def __init__(self, settings: Settings, *, spare: int = 2):
         super().__init__(settings)
-        if spare < 0:
-            raise ValueError(f"spare must be at least 0, got {spare}")
+        if spare < 0 or spare % 1:
+            raise ValueError(f"spare must be at least 0 and whole, got {spare}")
         self.spare = spare
         self.length = nn.Linear(settings.d_model, settings.target_size)
 
@@ -65,11 +65,15 @@ class NonAutoregressive(EncoderDecoder):
             ValueError: as ``encode``, or if a row of ``shown`` does not begin with ``BEGIN_ID`` and
                 a length of at least 1, as ``with_length`` makes them.
         """
+        if shown.ndim != 2 or len(shown) == 0:
+            raise ValueError(
+                f"targets must be (batch, seq) and not empty, got shape {tuple(shown.shape)}"
+            )
         memory, memory_mask = self.encode(source)
         if shown.shape[1] < 2 or (shown[:, 0] != BEGIN_ID).any() or (shown[:, 1] < 1).any():
             raise ValueError(
                 "targets must begin with BEGIN_ID and a length of at least 1 (with_length), "
-                f"got {shown[:, :2].tolist()}"
+                f"got {shown[:, :2].tolist()} in the shape {tuple(shown.shape)}"
             )
         visible, known = shown[:, 1], torch.zeros_like(shown[:, 2:], dtype=torch.bool)
         if self.training:
@@ -96,6 +100,11 @@ class NonAutoregressive(EncoderDecoder):
             ValueError: if there are not as many inputs as sources, a number of ``visible`` places
                 is negative or larger than ``seq``, or ``seq`` is larger than ``max_len``.
         """
+        if inputs.ndim != 2 or visible.ndim != 1:
+            raise ValueError(
+                "inputs must be (rows, seq) and visible (rows,), "
+                f"got shapes {tuple(inputs.shape)} and {tuple(visible.shape)}"
+            )
         if not len(inputs) == len(memory_mask) == len(visible):
             raise ValueError(
                 f"{len(inputs)} inputs and {len(visible)} lengths for {len(memory_mask)} sources"
@@ -126,8 +135,13 @@ def with_length(target: Int[Tensor, "seq"]) -> Int[Tensor, "one_more"]:
     """Put a target's length behind its begin token: the first thing that is asked.
 
     Raises:
-        ValueError: if it has not a begin token, at least one symbol and a stop token.
+        ValueError: if it has not a begin token, at least one symbol and a stop token, or is no row
+            of integers.
     """
+    if target.ndim != 1 or target.is_floating_point() or target.dtype == torch.bool:
+        raise ValueError(
+            f"a target must be ids (seq,), got {target.dtype} of shape {tuple(target.shape)}"
+        )
     if len(target) < 3 or target[0] != BEGIN_ID or target[-1] != STOP_ID:
         raise ValueError(
             "a target must have a begin token, at least one symbol and a stop token, "
@@ -204,7 +218,22 @@ def mask_predict(
 def lowest(
     certainty: Float[Tensor, "batch seq"], count: Int[Tensor, "batch"]
 ) -> Bool[Tensor, "batch seq"]:
-    """Mark the so many lowest numbers of each row; of equal ones, those further to the left."""
+    """Mark the so many lowest numbers of each row; of equal ones, those further to the left.
+
+    Raises:
+        ValueError: if there is not one whole number for each row of real ones.
+    """
+    if certainty.ndim != 2 or count.shape != certainty.shape[:1]:
+        raise ValueError(
+            "certainty must be (batch, seq) with one count for each row, "
+            f"got shapes {tuple(certainty.shape)} and {tuple(count.shape)}"
+        )
+    whole = not count.is_floating_point() and count.dtype != torch.bool
+    if not whole or not certainty.is_floating_point():
+        raise ValueError(
+            "certainty must be real numbers, count integers, "
+            f"got {certainty.dtype} and {count.dtype}"
+        )
     rank = certainty.argsort(dim=-1, stable=True).argsort(dim=-1)
     return rank < count[:, None]
 

@@ -16,10 +16,11 @@ def sinusoids(max_len: int, d_model: int) -> Float[Tensor, "max_len d_model"]:
     They are those of the angle ``place / 10000 ** (2i / d_model)``, in radians.
 
     Raises:
-        ValueError: if ``max_len`` is below 1, or ``d_model`` is not even and at least 2.
+        ValueError: if ``max_len`` is no whole number above 0, or ``d_model`` is not even and at
+            least 2.
     """
-    if max_len < 1:
-        raise ValueError(f"max_len must be at least 1, got {max_len}")
+    if max_len < 1 or max_len % 1:
+        raise ValueError(f"max_len must be at least 1 and whole, got {max_len}")
     if d_model < 2 or d_model % 2:
         raise ValueError(f"d_model must be even, for pairs of sine and cosine, got {d_model}")
     # In double precision: in single precision a large angle is rounded before its sine is taken.
@@ -45,7 +46,7 @@ class OneHotPositions(nn.Module):
         """Append the first ``seq`` rows of the table.
 
         Raises:
-            ValueError: if ``x`` is longer than ``max_len``.
+            ValueError: if ``x`` is longer than ``max_len``, or holds no real numbers.
         """
         return torch.cat([x, _rows(self.table, x).expand(len(x), -1, -1)], dim=-1)
 
@@ -65,7 +66,8 @@ class SinusoidalPositions(nn.Module):
         """Add the first ``seq`` rows of the table.
 
         Raises:
-            ValueError: if ``x`` is longer than ``max_len``, or not ``d_model`` wide.
+            ValueError: if ``x`` is longer than ``max_len``, not ``d_model`` wide, or holds no real
+                numbers.
         """
         return x + _rows(self.table, x, self.table.shape[1])
 
@@ -87,7 +89,8 @@ class LearnedPositions(nn.Module):
         """Add the first ``seq`` rows of the table.
 
         Raises:
-            ValueError: if ``x`` is longer than ``max_len``, or not ``d_model`` wide.
+            ValueError: if ``x`` is longer than ``max_len``, not ``d_model`` wide, or holds no real
+                numbers.
         """
         return x + _rows(self.table, x, self.table.shape[1])
 
@@ -96,6 +99,8 @@ def _rows(table: Tensor, x: Tensor, d_model: int | None = None) -> Tensor:
     if x.ndim != 3 or (d_model is not None and x.shape[-1] != d_model):
         width = "d_model" if d_model is None else d_model
         raise ValueError(f"x must be (batch, seq, {width}), got shape {tuple(x.shape)}")
+    if not x.is_floating_point():  # the table would be rounded to the dtype of x
+        raise ValueError(f"x must be real numbers, got {x.dtype}")
     if x.shape[1] > len(table):
         raise ValueError(
             f"x has {x.shape[1]} places, but there are rows for max_len = {len(table)} only"

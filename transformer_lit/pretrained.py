@@ -72,7 +72,9 @@ class WordPiece:
     def __init__(self, pieces: Sequence[str]):
         missing = [piece for piece in ("[UNK]", "[CLS]", "[SEP]") if piece not in pieces]
         if missing or pieces[0] != "[PAD]":
-            raise ValueError(f"the first piece must be [PAD]; missing: {missing or '[PAD]'}")
+            raise ValueError(
+                f"the first piece must be [PAD]; missing: {missing or '[PAD]'}, got {pieces[:1]}"
+            )
         self.vocabulary = Vocabulary(pieces[1:], specials=pieces[:1])
 
     def cut(self, word: str) -> list[str]:
@@ -125,7 +127,12 @@ class GeluFeedForward(FeedForward):
     """
 
     def forward(self, x: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape d_model"]:
-        """Change each vector by itself."""
+        """Change each vector by itself.
+
+        Raises:
+            ValueError: as ``FeedForward.forward``.
+        """
+        self._check(x)
         return self.narrow(self.dropout(F.gelu(self.widen(x))))
 
 
@@ -161,15 +168,26 @@ class BertEncoder(nn.Module):
         """Return a vector for each piece; all pieces belong to the first of BERT's two segments.
 
         Raises:
-            ValueError: if a token is not in the vocabulary, there are more than ``max_len``, or a
-                length does not fit.
+            ValueError: if the tokens are not ``(batch, seq)`` with one length for each row, one is
+                not in the vocabulary, there are more than ``max_len``, or a length does not fit.
         """
+        if tokens.ndim != 2 or tokens.numel() == 0 or lengths.shape != tokens.shape[:1]:
+            raise ValueError(
+                "tokens must be (batch, seq), not empty, with one length for each row, "
+                f"got shapes {tuple(tokens.shape)} and {tuple(lengths.shape)}"
+            )
         x = self.positions(self.embedding(tokens)) + self.segments(torch.zeros_like(tokens))
         return self.encoder(self.norm(x), mask=padding_mask(lengths, tokens.shape[1]))[0]
 
 
 def names(n_layers: int) -> dict[str, str]:
-    """Give each of our parameters the name of its tensor in a file of BERT's."""
+    """Give each of our parameters the name of its tensor in a file of BERT's.
+
+    Raises:
+        ValueError: if ``n_layers`` is below 1.
+    """
+    if n_layers < 1:
+        raise ValueError(f"n_layers must be at least 1, got {n_layers}")
     found = dict(TENSORS)
     for ours, theirs in NORMS.items():
         found |= {f"{ours}.gain": f"{theirs}.weight", f"{ours}.bias": f"{theirs}.bias"}

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from transformer_lit.attention import check_vectors
+
 States = Float[Tensor, "batch seq d_state"]
 State = Float[Tensor, "batch d_state"]
 
@@ -41,10 +43,11 @@ class Elman(nn.Module):
         Given a last one as ``state``, a later call goes on where the earlier one stopped.
 
         Raises:
-            ValueError: if ``x`` is not ``d_model`` wide or is empty, or ``state`` does not fit.
+            ValueError: if ``x`` is not ``d_model`` wide, is empty or of another dtype than the
+                layer, or ``state`` does not fit.
         """
         d_state = self.h_proj.in_features
-        _check_input(x, self.x_proj.in_features)
+        check_vectors(x, self.x_proj)
         h = x.new_zeros(len(x), d_state) if state is None else _fitting(state, x, d_state)
         states = []
         for from_input in self.x_proj(x).unbind(1):  # this product needs no memory: all at once
@@ -86,10 +89,11 @@ class LSTM(nn.Module):
         Given that pair as ``state``, a later call goes on where the earlier one stopped.
 
         Raises:
-            ValueError: if ``x`` is not ``d_model`` wide or is empty, or ``state`` does not fit.
+            ValueError: if ``x`` is not ``d_model`` wide, is empty or of another dtype than the
+                layer, or ``state`` does not fit.
         """
         d_state = self.h_proj.in_features
-        _check_input(x, self.x_proj.in_features)
+        check_vectors(x, self.x_proj)
         if state is None:
             state = x.new_zeros(len(x), d_state), x.new_zeros(len(x), d_state)
         h, c = (_fitting(part, x, d_state) for part in state)
@@ -107,14 +111,9 @@ def _check_sizes(d_model: int, d_state: int) -> None:
         raise ValueError(f"d_model and d_state must be at least 1, got {d_model} and {d_state}")
 
 
-def _check_input(x: Tensor, d_model: int) -> None:
-    if x.ndim != 3 or x.shape[-1] != d_model or x.numel() == 0:
-        raise ValueError(
-            f"x must be (batch, seq, {d_model}) and not empty, got shape {tuple(x.shape)}"
-        )
-
-
 def _fitting(state: Tensor, x: Tensor, d_state: int) -> Tensor:
+    if state.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(f"state must be {x.dtype}, as the vectors are, got {state.dtype}")
     if state.shape != (len(x), d_state):
         raise ValueError(
             f"state must be ({len(x)}, {d_state}), as wide as the layer and one for each sequence, "

@@ -27,9 +27,9 @@ def offsets(n_query: int, n_key: int) -> Int[Tensor, "query key"]:
     Keys stand at ``0 .. n_key - 1``; queries, where they are fewer, at the last of these places.
 
     Raises:
-        ValueError: unless ``n_query`` is at least 1 and at most ``n_key``.
+        ValueError: unless ``n_query`` is at least 1 and at most ``n_key``, both whole numbers.
     """
-    if not 1 <= n_query <= n_key:
+    if not 1 <= n_query <= n_key or n_query % 1 or n_key % 1:
         raise ValueError(f"there must be 1 to {n_key} queries for {n_key} keys, got {n_query}")
     return torch.arange(n_key) - torch.arange(n_key - n_query, n_key)[:, None]
 
@@ -88,9 +88,11 @@ class Shaw(RelativePosition):
         """Compare each query with the vector of its distance to each key.
 
         Raises:
-            ValueError: if the heads are not as wide as those this was made for.
+            ValueError: if the heads are not as wide as those this was made for, or queries and keys
+                do not belong together.
         """
         _check_width(q, self.keys.shape[1])
+        _check_heads(q, k, q.shape[1])
         # All 2 clip + 1 products first, then picked out: a vector for each query and key
         # would take d_head times as much memory.
         products = q @ self.keys.T * q.shape[-1] ** -0.5
@@ -98,9 +100,20 @@ class Shaw(RelativePosition):
         return products.gather(-1, rows.expand(*q.shape[:-1], -1))
 
     def extra(self, weights: Bias) -> Queries | None:
-        """Mix the values' vectors with the weights."""
+        """Mix the values' vectors with the weights.
+
+        Raises:
+            ValueError: if the weights are not ``(batch, heads, query, key)``, or of another dtype
+                than the vectors (autocast may mix them).
+        """
         if not self.needs_weights:
             return None
+        dtype, mixed = self.values.dtype, torch.is_autocast_enabled(weights.device.type)
+        if weights.ndim != 4 or (weights.dtype != dtype and not mixed):
+            raise ValueError(
+                f"weights must be {dtype} (batch, heads, query, key), "
+                f"got {weights.dtype} of shape {tuple(weights.shape)}"
+            )
         rows = self.rows(*weights.shape[-2:]).to(weights.device).expand(weights.shape)
         per_row = weights.new_zeros(*weights.shape[:-1], len(self.values))
         return per_row.scatter_add(-1, rows, weights) @ self.values
@@ -131,9 +144,10 @@ class TransformerXL(RelativePosition):
         """Add up the paper's terms (b), (c) and (d); term (a) is the usual product.
 
         Raises:
-            ValueError: if number or width of the heads are not those this was made for.
+            ValueError: if number or width of the heads are not those this was made for, or queries
+                and keys do not belong together.
         """
-        _check_heads(q, len(self.u))
+        _check_heads(q, k, len(self.u))
         _check_width(q, self.u.shape[-1])
         n_query, n_key = q.shape[-2], k.shape[-2]
         # R is a function of query minus key; columns run from the first key to the furthest ahead.
@@ -190,9 +204,10 @@ class T5(RelativePosition):
         """Look up the number of each query's and key's bucket.
 
         Raises:
-            ValueError: if there are not as many heads as this was made for.
+            ValueError: if there are not as many heads as this was made for, or queries and keys do
+                not belong together.
         """
-        _check_heads(q, self.table.shape[1])
+        _check_heads(q, k, self.table.shape[1])
         steps = offsets(q.shape[-2], k.shape[-2]).to(q.device)
         rows = buckets(steps, len(self.table), self.max_distance, causal=self.causal)
         return rearrange(F.embedding(rows, self.table), "query key heads -> 1 heads query key")
@@ -204,17 +219,19 @@ def buckets(
     """Sort distances into T5's buckets: near ones each into its own, far ones by their logarithm.
 
     Raises:
-        ValueError: if a direction has fewer than two buckets or half a bucket, or ``max_distance``
-            lies within the buckets of one distance.
+        ValueError: if the distances are no integers, a direction has fewer than two buckets or half
+            a bucket, or ``max_distance`` lies within the buckets of one distance.
     """
+    if offset.is_floating_point() or offset.dtype == torch.bool:
+        raise ValueError(f"offset must be integers, got {offset.dtype}")
     n = n_buckets if causal else n_buckets // 2
-    if n < 2 or (n_buckets % 2 and not causal):
+    if n < 2 or n_buckets % (1 if causal else 2):
         raise ValueError(
             f"n_buckets must be at least 2, both ways even and at least 4, "
             f"got {n_buckets} with causal={causal}"
         )
     near = n // 2
-    if max_distance <= near:
+    if not max_distance > near:
         raise ValueError(f"max_distance must be above {near}, got {max_distance}")
     distance = (-offset).clamp(min=0) if causal else offset.abs()
     # In single precision, as T5 has it: at the edge of a bucket the last bit decides.
@@ -249,9 +266,11 @@ class RoPE(RelativePosition):
         """Turn queries and keys, each by the angles of its place.
 
         Raises:
-            ValueError: if the heads are not as wide as those this was made for.
+            ValueError: if the heads are not as wide as those this was made for, or queries and keys
+                do not belong together.
         """
         _check_width(q, self.d_head)
+        _check_heads(q, k, q.shape[1])
         place = torch.arange(k.shape[-2], device=k.device)
         return self._turn(q, place[k.shape[-2] - q.shape[-2] :]), self._turn(k, place)
 
@@ -261,13 +280,15 @@ class RoPE(RelativePosition):
         """Turn pair ``i`` of each vector by ``place * 10000 ** (-2i / d_head)`` radians.
 
         Raises:
-            ValueError: if ``x`` is not ``d_head`` wide, there is not one place for each of its
-                vectors, or a place is negative.
+            ValueError: if ``x`` is not ``d_head`` wide or holds no real numbers, there is not one
+                place for each of its vectors, or a place is negative or no integer.
         """
         _check_width(x, self.d_head)
-        if place.shape != x.shape[-2:-1] or bool((place < 0).any()):
+        whole = not place.is_floating_point() and place.dtype != torch.bool
+        if place.shape != x.shape[-2:-1] or not whole or bool((place < 0).any()):
             raise ValueError(
-                f"there must be {x.shape[-2]} places, none of them negative, got {place.tolist()}"
+                f"there must be {x.shape[-2]} places, none of them negative, "
+                f"got {place.tolist()} of {place.dtype}"
             )
         return self._turn(x, place)
 
@@ -307,9 +328,10 @@ class ALiBi(RelativePosition):
         """Multiply distances by slopes.
 
         Raises:
-            ValueError: if there are not as many heads as this was made for.
+            ValueError: if there are not as many heads as this was made for, or queries and keys do
+                not belong together.
         """
-        _check_heads(q, len(self.slopes))
+        _check_heads(q, k, len(self.slopes))
         distance = offsets(q.shape[-2], k.shape[-2]).abs().to(q)
         return -self.slopes[None, :, None, None].to(q) * distance
 
@@ -321,10 +343,10 @@ def slopes(n_heads: int) -> Float[Tensor, "n_heads"]:
     other one of the power above, as the authors' code has it.
 
     Raises:
-        ValueError: if ``n_heads`` is below 1.
+        ValueError: if ``n_heads`` is no whole number above 0.
     """
-    if n_heads < 1:
-        raise ValueError(f"n_heads must be at least 1, got {n_heads}")
+    if n_heads < 1 or n_heads % 1:
+        raise ValueError(f"n_heads must be at least 1 and whole, got {n_heads}")
     below = 2 ** int(math.log2(n_heads))
     first = 2.0 ** (-8 / below * torch.arange(1, below + 1))
     between = 2.0 ** (-4 / below * torch.arange(1, 2 * below, 2))
@@ -337,12 +359,21 @@ def _angles(place: Tensor, width: int) -> Float[Tensor, "seq pairs"]:
     return place[:, None].double() * 10_000.0 ** (-pair / width)
 
 
-def _check_heads(q: Tensor, n_heads: int) -> None:
+def _check_heads(q: Tensor, k: Tensor, n_heads: int) -> None:
+    alike = q.ndim == k.ndim == 4 and q.shape[:2] == k.shape[:2] and q.shape[3] == k.shape[3]
+    if not alike or q.dtype != k.dtype or not 1 <= q.shape[2] <= k.shape[2]:
+        raise ValueError(
+            "queries and keys must agree in batch, heads, width and dtype, with at least one query "
+            f"and a key for each, got {tuple(q.shape)} of {q.dtype} and {tuple(k.shape)} of "
+            f"{k.dtype}"
+        )
     if q.shape[1] != n_heads:
         raise ValueError(f"this position is for {n_heads} heads, the attention has {q.shape[1]}")
 
 
 def _check_width(q: Tensor, d_head: int) -> None:
+    if not q.is_floating_point():
+        raise ValueError(f"queries and keys must be real numbers, got {q.dtype}")
     if q.shape[-1] != d_head:
         raise ValueError(
             f"this position is for heads {d_head} wide, the attention's are {q.shape[-1]}"

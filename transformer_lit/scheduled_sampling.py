@@ -59,7 +59,15 @@ def likeliest(logits: Float[Tensor, "*shape target_size"]) -> Int[Tensor, "*shap
 
     The papers also draw it by its probability. A decoder that wrote its stop token would read no
     more, so a stop token is never shown either.
+
+    Raises:
+        ValueError: if there are no logits of other symbols, or they are no real numbers.
     """
+    if logits.shape[-1] <= STOP_ID + 1 or not logits.is_floating_point():
+        raise ValueError(
+            f"logits must be real numbers of more than {STOP_ID + 1} symbols, "
+            f"got {logits.dtype} of shape {tuple(logits.shape)}"
+        )
     return logits[..., STOP_ID + 1 :].argmax(-1) + STOP_ID + 1
 
 
@@ -71,8 +79,15 @@ def keeps_truth(
     Begin token, stop token and padding always stay.
 
     Raises:
-        ValueError: if ``eps`` lies outside [0, 1].
+        ValueError: if ``eps`` lies outside [0, 1], or the symbols are not ids ``(batch, seq)``, or
+            none.
     """
+    whole = not shown.is_floating_point() and shown.dtype != torch.bool
+    if shown.ndim != 2 or shown.numel() == 0 or not whole:
+        raise ValueError(
+            "shown must be ids (batch, seq) and not empty, "
+            f"got {shown.dtype} of shape {tuple(shown.shape)}"
+        )
     if not 0 <= eps <= 1:
         raise ValueError(f"eps must be in [0, 1], got {eps}")
     coins = torch.rand(shown.shape, generator=generator, device=shown.device)

@@ -20,8 +20,10 @@ def write_tree(tree: Tree) -> list[str]:
     """Write a tree from left to right: ``(NP`` opens a phrase, ``)NP`` closes it, words are tags.
 
     Raises:
-        ValueError: if a phrase or a tag has nothing below it.
+        ValueError: if there is no tree, or a phrase or a tag has nothing below it.
     """
+    if not tree:
+        raise ValueError(f"a tree must have a label and parts, got {tree!r}")
     label, *parts = tree
     if not parts:
         raise ValueError(f"there is nothing below {label!r}")
@@ -98,7 +100,8 @@ def write_boxes(boxes: Iterable[Box], *, size: float | int, n_bins: int) -> list
     Bin 0 is one edge of a canvas of ``size`` by ``size``, bin ``n_bins - 1`` the other.
 
     Raises:
-        ValueError: if a box is empty or not wholly on the canvas, or ``n_bins`` is below 2.
+        ValueError: if a box is empty or not wholly on the canvas, or size or ``n_bins``
+            makes no canvas.
     """
     _check_canvas(size, n_bins)
     symbols: list[str] = []
@@ -115,7 +118,8 @@ def read_boxes(symbols: Sequence[str], *, size: float | int, n_bins: int) -> lis
 
     Raises:
         ValueError: if the symbols are not four bins and a label, again and again, a bin lies
-            beyond the last, a box is empty, or ``n_bins`` is below 2.
+            beyond the last, a box is empty, or size or ``n_bins``
+            makes no canvas.
     """
     _check_canvas(size, n_bins)
     if len(symbols) % 5:
@@ -153,8 +157,11 @@ def precision_recall(
     that it overlaps most. Where nothing was found at all, the precision is 0.
 
     Raises:
-        ValueError: if there is not one list found for each true one, or no true box at all.
+        ValueError: if there is not one list found for each true one, no true box at all, or the
+            threshold lies outside 0 .. 1.
     """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must lie in 0 .. 1, got {threshold}")
     n_found, n_true = sum(map(len, found)), sum(map(len, truth))
     if len(found) != len(truth) or n_true == 0:
         raise ValueError(
@@ -181,16 +188,25 @@ def picture_tokens(
     added, since 0 is padding: ids lie in 1 .. ``levels ** patch ** 2``.
 
     Raises:
-        ValueError: if a side is no multiple of ``patch``, a grey value lies outside 0 .. 1,
-            ``patch`` is below 1 or ``levels`` below 2.
+        ValueError: if the pictures are not real numbers ``(batch, height, width)``, a side is no
+            multiple of ``patch``, a grey value lies outside 0 .. 1, or ``patch`` is below 1,
+            ``levels`` below 2 or one of them no whole number.
     """
-    if patch < 1 or levels < 2:
-        raise ValueError(f"patch must be at least 1 and levels 2, got {patch} and {levels}")
+    if patch < 1 or levels < 2 or patch % 1 or levels % 1:
+        raise ValueError(
+            f"patch must be at least 1 and levels 2, both whole, got {patch} and {levels}"
+        )
+    if pictures.ndim != 3 or not pictures.is_floating_point():
+        raise ValueError(
+            "pictures must be real numbers (batch, height, width), "
+            f"got {pictures.dtype} of shape {tuple(pictures.shape)}"
+        )
     height, width = pictures.shape[1:]
     if height % patch or width % patch:
         raise ValueError(f"{height} by {width} pixels cannot be cut into squares of {patch}")
     if not ((pictures >= 0) & (pictures <= 1)).all():  # catches NaN too
-        raise ValueError("grey values must lie in 0 .. 1")
+        low, high = (float(end) for end in pictures.aminmax())
+        raise ValueError(f"grey values of pictures must lie in 0 .. 1, got {low} to {high}")
     digits = (pictures * (levels - 1)).round().long()
     squares = rearrange(digits, "batch (y a) (x b) -> batch (y x) (a b)", a=patch, b=patch)
     return 1 + (squares * levels ** torch.arange(patch**2, device=pictures.device)).sum(-1)
@@ -203,5 +219,7 @@ def _check_labels(labels: Iterable[str], order: Sequence[str]) -> None:
 
 
 def _check_canvas(size: float | int, n_bins: int) -> None:
-    if size <= 0 or n_bins < 2:
-        raise ValueError(f"size must be above 0 and n_bins at least 2, got {size} and {n_bins}")
+    if not 0 < size < float("inf") or n_bins < 2 or n_bins % 1:
+        raise ValueError(
+            f"size must be above 0 and finite, n_bins at least 2 and whole, got {size} and {n_bins}"
+        )

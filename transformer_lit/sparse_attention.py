@@ -36,8 +36,13 @@ def edge_softmax(
     """Turn scores into weights that sum to one over the edges of each query.
 
     Raises:
-        ValueError: if there is not one query for each edge, or one is no node.
+        ValueError: if there is not one query for each edge, one is no node, the scores are no real
+            numbers, or ``n_nodes`` is no whole number above 0.
     """
+    if n_nodes < 1 or n_nodes % 1:
+        raise ValueError(f"n_nodes must be at least 1 and whole, got {n_nodes}")
+    if not scores.is_floating_point():
+        raise ValueError(f"scores must be real numbers, got {scores.dtype}")
     if scores.ndim != 2 or queries.shape != scores.shape[:1]:
         raise ValueError(
             "scores must be (edges, heads) with one query for each edge, "
@@ -81,14 +86,18 @@ class GraphAttention(nn.Module):
         A node sees itself only along an edge to itself. A node that looks at none gets zeros.
 
         Raises:
-            ValueError: if ``x`` is not ``d_in`` wide or is empty, or the edges are not ``(2,
-                edges)``, name a node that is not there, or hold one pair twice.
+            ValueError: if ``x`` is not ``d_in`` wide, is empty or of another dtype than the layer,
+                or the edges are not ``(2, edges)``, name a node that is not there, or hold one pair
+                twice.
         """
         if x.ndim != 2 or x.shape[1] != self.proj.in_features or len(x) == 0:
             raise ValueError(
                 f"x must be (nodes, {self.proj.in_features}) and not empty, "
                 f"got shape {tuple(x.shape)}"
             )
+        dtype = self.proj.weight.dtype
+        if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(f"x is {x.dtype}, the layer {dtype}: convert one of them")
         _check_edges(edges, len(x))
         queries, keys = edges
         values = self.proj(x).unflatten(1, self.a_key.shape)
@@ -125,8 +134,8 @@ def windowed_attention(
         ValueError: if ``window`` is below 0, there are not as many queries as keys and values,
             nothing is there, or the mask is not boolean or of another shape.
     """
-    if window < 0:
-        raise ValueError(f"window must be at least 0, got {window}")
+    if window < 0 or window % 1:
+        raise ValueError(f"window must be at least 0 and whole, got {window}")
     if q.ndim != 4 or not q.shape[:3] == k.shape[:3] == v.shape[:3] or q.numel() == 0:
         shapes = [tuple(x.shape) for x in (q, k, v)]
         raise ValueError(f"q, k and v must be (batch, heads, seq, width), alike, got {shapes}")
@@ -167,8 +176,8 @@ class WindowedAttention(MultiHeadAttention):
 
     def __init__(self, *, d_model: int, n_heads: int, window: int):
         super().__init__(d_model=d_model, n_heads=n_heads)
-        if window < 0:
-            raise ValueError(f"window must be at least 0, got {window}")
+        if window < 0 or window % 1:
+            raise ValueError(f"window must be at least 0 and whole, got {window}")
         self.window = window
 
     def forward(

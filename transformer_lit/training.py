@@ -30,8 +30,11 @@ def teacher_forcing(
     """Split targets into what the decoder is shown and what it should answer, one place apart.
 
     Raises:
-        ValueError: if targets have fewer than two places: a begin token and one answer.
+        ValueError: if targets have fewer than two places, a begin token and one answer, or hold no
+            integers.
     """
+    if target.is_floating_point() or target.dtype == torch.bool:
+        raise ValueError(f"targets must be integers, got {target.dtype}")
     if target.ndim != 2 or target.shape[1] < 2:
         raise ValueError(
             f"targets must be (batch, seq) with at least 2 places, got shape {tuple(target.shape)}"
@@ -56,12 +59,16 @@ def sequence_loss(
         label_smoothing: the share that is spread, in [0, 1).
 
     Raises:
-        ValueError: if shapes do not fit, ``label_smoothing`` lies outside [0, 1), a label is no
-            class, or all labels are padding.
+        ValueError: if shapes or dtypes do not fit, ``label_smoothing`` lies outside [0, 1), a
+            label is no class, or all labels are padding.
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(
             f"logits {tuple(logits.shape)} need one label per place, got {tuple(labels.shape)}"
+        )
+    if not logits.is_floating_point() or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(
+            f"logits must be real numbers, labels integers, got {logits.dtype} and {labels.dtype}"
         )
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
@@ -93,7 +100,7 @@ def inverse_sqrt(step: int, *, d_model: int, warmup: int) -> float:
     Raises:
         ValueError: if a number is below 1.
     """
-    if min(step, d_model, warmup) < 1:
+    if not all(number >= 1 for number in (step, d_model, warmup)):
         raise ValueError(
             f"step, d_model and warmup must be at least 1, got {step}, {d_model} and {warmup}"
         )
@@ -104,9 +111,10 @@ def up_and_down(step: int, *, peak: float, warmup: int, steps: int) -> float:
     """Give a learning rate that rises evenly to ``peak``, then falls evenly to 0 at ``steps``.
 
     Raises:
-        ValueError: unless 1 <= step <= steps, 1 <= warmup < steps and the peak is positive.
+        ValueError: unless 1 <= step <= steps, 1 <= warmup < steps and the peak is positive and
+            finite.
     """
-    if not (1 <= step <= steps and 1 <= warmup < steps and peak > 0):
+    if not (1 <= step <= steps and 1 <= warmup < steps and 0 < peak < torch.inf):
         raise ValueError(
             "1 <= step <= steps, 1 <= warmup < steps and peak > 0 must hold, "
             f"got step {step}, steps {steps}, warmup {warmup}, peak {peak}"
@@ -140,7 +148,8 @@ class Recipe:
     """How a model is trained. A checkpoint goes on under the recipe that it was begun with only.
 
     Raises:
-        ValueError: if a number makes no sense: no step, no rate, no patience, nothing to clip to.
+        ValueError: if a number makes no sense: no step, no rate, no patience, nothing to clip to,
+            all of a label smoothed away, a negative decay, or half a step.
     """
 
     epochs: int
@@ -157,10 +166,13 @@ class Recipe:
     def __post_init__(self):
         patience = 1 if self.patience is None else self.patience
         whole = (self.epochs, self.batch_size, self.warmup, patience)
-        if min(whole) < 1 or min(self.rate, self.clip) <= 0:
+        shares = 0 <= self.label_smoothing < 1 and 0 <= self.weight_decay < torch.inf
+        above = 0 < self.rate < torch.inf and self.clip > 0
+        if any(n < 1 or n % 1 for n in whole) or self.seed % 1 or not (shares and above):
             raise ValueError(
                 "epochs, batch_size, warmup, patience must be at least 1, rate and clip above 0, "
-                f"got {self}"
+                "label_smoothing in [0, 1), weight_decay not negative, the first four and the seed "
+                f"whole, got {self}"
             )
 
 
@@ -196,9 +208,12 @@ def train(
 
     Raises:
         ValueError: if there are no pairs, the warm-up is longer than the training, ``patience``
-            is set without validation pairs, or the checkpoint belongs to another recipe, another
-            model or other pairs, or is damaged. It stays as it is.
+            is set without validation pairs, ``rank`` is not one of 0 .. ``world`` - 1, or the
+            checkpoint belongs to another recipe, another model or other pairs, or is damaged. It
+            stays as it is.
     """
+    if rank not in range(world):
+        raise ValueError(f"rank must lie in 0 .. world - 1, got rank {rank} and world {world}")
     if len(pairs) == 0:
         raise ValueError("there are no pairs to train on")
     if recipe.patience is not None and len(validation) == 0:
@@ -268,7 +283,13 @@ def train(
 
 @torch.no_grad()
 def validation_loss(model: nn.Module, pairs: Sequence[Pair], recipe: Recipe) -> float:
-    """Average the loss of all places of ``pairs``, without dropout and smoothing, in nats."""
+    """Average the loss of all places of ``pairs``, without dropout and smoothing, in nats.
+
+    Raises:
+        ValueError: if there are no pairs.
+    """
+    if len(pairs) == 0:
+        raise ValueError("there are no pairs to measure the loss of")
     model.eval()
     total, places = 0.0, 0
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]))
@@ -284,7 +305,13 @@ def validation_loss(model: nn.Module, pairs: Sequence[Pair], recipe: Recipe) -> 
 
 
 def batch(pairs: Sequence[Pair], model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Pad sources and targets, on the device of the model."""
+    """Pad sources and targets, on the device of the model.
+
+    Raises:
+        ValueError: if there are no pairs, or ``pad`` refuses the sources or the targets.
+    """
+    if len(pairs) == 0:
+        raise ValueError("there are no pairs to make a batch of")
     device = next(model.parameters()).device
     sources, targets = zip(*pairs, strict=True)
     return pad(sources).values.to(device), pad(targets).values.to(device)

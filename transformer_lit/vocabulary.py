@@ -76,8 +76,12 @@ class Vocabulary:
         """Turn ids back into symbols, padding left out.
 
         Raises:
-            ValueError: if an id lies outside the vocabulary.
+            ValueError: if the ids are no row of integers, or one lies outside the vocabulary.
         """
+        if isinstance(tokens, Tensor) and (tokens.ndim != 1 or not _is_whole(tokens)):
+            raise ValueError(
+                f"ids must be integers (seq,), got {tokens.dtype} of shape {tuple(tokens.shape)}"
+            )
         ids = [int(i) for i in tokens]
         outside = [i for i in ids if not 0 <= i < len(self)]
         if outside:
@@ -89,9 +93,12 @@ def one_hot(tokens: Int[Tensor, "*shape"], vocab_size: int) -> Float[Tensor, "*s
     """Give each id a vector of zeros with a single one, at the place of the id.
 
     Raises:
-        ValueError: if the ids are no integers, or one is negative or not below ``vocab_size``.
+        ValueError: if the ids are no integers, one is negative or not below ``vocab_size``, or
+            that is no whole number above 0.
     """
-    if tokens.is_floating_point():  # 1.5 would match no place and become a vector of zeros
+    if vocab_size < 1 or vocab_size % 1:
+        raise ValueError(f"vocab_size must be at least 1 and whole, got {vocab_size}")
+    if not _is_whole(tokens):  # 1.5 would match no place and become a vector of zeros
         raise ValueError(f"ids must be integers, got {tokens.dtype}")
     if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size:
         raise ValueError(
@@ -144,8 +151,20 @@ def real_positions(lengths: Int[Tensor, "batch"], seq: int) -> Bool[Tensor, "bat
     """Mark the positions that hold a symbol rather than padding: True before each length.
 
     Raises:
-        ValueError: if a length is negative or larger than ``seq``.
+        ValueError: if ``seq`` is negative or no whole number, or the lengths are no row of
+            integers, one is negative or one is larger than ``seq``.
     """
+    if seq < 0 or seq % 1:
+        raise ValueError(f"seq must be at least 0 and whole, got {seq}")
+    if lengths.ndim != 1 or not _is_whole(lengths):
+        raise ValueError(
+            f"lengths must be integers, got {lengths.dtype} of shape {tuple(lengths.shape)} "
+            "instead of (batch,)"
+        )
     if lengths.numel() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= seq:
         raise ValueError(f"lengths must lie in 0 .. {seq}, got {lengths.tolist()}")
     return torch.arange(seq, device=lengths.device) < lengths[:, None]
+
+
+def _is_whole(x: Tensor) -> bool:
+    return not x.is_floating_point() and not x.is_complex() and x.dtype != torch.bool

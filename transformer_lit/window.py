@@ -5,6 +5,7 @@ Paper: Sejnowski and Rosenberg 1987, section 2 (NETtalk),
     https://content.wolfram.com/sites/13/2018/02/01-1-10.pdf
 """
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -19,11 +20,13 @@ def windows(tokens: Int[Tensor, "batch seq"], width: int) -> Int[Tensor, "batch 
     Beyond both ends stands id 0, which is ``vocabulary.PAD``.
 
     Raises:
-        ValueError: if ``width`` is not odd and positive (the middle must be a symbol), or there
-            is no symbol to look at.
+        ValueError: if ``width`` is not odd and positive (the middle must be a symbol), the ids
+            are no integers, or there is no symbol to look at.
     """
     if width < 1 or width % 2 == 0:
         raise ValueError(f"width must be odd and at least 1, got {width}")
+    if tokens.is_floating_point() or tokens.dtype == torch.bool:
+        raise ValueError(f"ids must be integers, got {tokens.dtype}")
     if tokens.ndim != 2 or tokens.numel() == 0:
         raise ValueError(
             f"tokens must be (batch, seq) and not empty, got shape {tuple(tokens.shape)}"

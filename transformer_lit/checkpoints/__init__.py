@@ -85,8 +85,10 @@ class Pronouncer:
         Raises:
             ValueError: as ``encode``, or if ``n_beams`` or ``at_once`` is below 1.
         """
-        if min(n_beams, at_once) < 1:
-            raise ValueError(f"n_beams and at_once must be at least 1, got {n_beams} and {at_once}")
+        if any(number < 1 or number % 1 for number in (n_beams, at_once)):
+            raise ValueError(
+                f"n_beams and at_once must be at least 1 and whole, got {n_beams} and {at_once}"
+            )
         if len(words) == 0:
             raise ValueError("there are no words to read")
         for word in words:

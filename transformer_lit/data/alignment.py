@@ -164,7 +164,7 @@ def _batches(pairs: list[Pair]) -> Iterator[_Batch]:
 
 def _check(word: str, sounds: Sequence[str]) -> None:
     if not word:
-        raise ValueError("a word to align must have at least one letter")
+        raise ValueError(f"a word to align must have at least one letter, got {word!r}")
     for letter in word:
         if letter not in _LETTER:
             raise ValueError(f"{word!r} has {letter!r}: expected letters of {LETTERS}")
