@@ -43,7 +43,7 @@ serve: $(INSTALLED) ## build the site if anything changed, and serve it on this 
 	@$(BIN)/python tools/site.py --if-stale --serve
 
 test: $(INSTALLED) $(LINT) ## run every check: style, tests, each notebook against its outputs
-	@$(BIN)/python -m pytest $(COVERAGE)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --dist=loadfile $(COVERAGE)
 	@$(KERNEL) $(BIN)/python -m pytest $(NBVAL) --nbval-current-env book/*.ipynb
 
 notebooks: $(INSTALLED) ## execute the chapters that changed (ALL=1: all; ONLY=04: this one)

@@ -72,7 +72,6 @@ class Visit:
         return [
             f"{rule['id']}: {node['target']} {node['html'][:120]}"
             for rule in found["violations"]
-            if rule["impact"] != "minor"
             for node in rule["nodes"]
         ]
 

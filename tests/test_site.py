@@ -301,7 +301,9 @@ def test_a_missing_page_is_answered_by_the_sites_own(site):
 
 # --- in a browser ----------------------------------------------------------------------------
 
-COLOURS = ("color-contrast", "link-in-text-block")  # by all other rules both themes are one page
+# A moment after the window has changed, the theme lets the keyboard reach what scrolls.
+REACHED = """[...document.querySelectorAll(".bd-article [tabindex='-1']")].every(
+    part => part.scrollWidth <= part.clientWidth)"""
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -309,11 +311,11 @@ COLOURS = ("color-contrast", "link-in-text-block")  # by all other rules both th
 def test_page_in_browser(visit, path, theme):
     visited = visit(path, theme=theme)
     assert visited.page.evaluate("document.documentElement.dataset.theme") == theme
-    rules = COLOURS if theme == "dark" else ()
     for width in (1280, 390):
         visited.resize(width)
+        visited.page.wait_for_function(REACHED)
         assert not visited.sideways(), width
-        assert not visited.barriers(*rules), width
+        assert not visited.barriers(), width
     assert not visited.problems
 
 

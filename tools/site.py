@@ -182,6 +182,11 @@ def finish(html: str) -> str:
         sidebar["role"], sidebar["aria-label"] = "complementary", "The book"
     for formula in page.select(".katex-display"):
         formula["tabindex"] = "0"  # the arrow keys scroll it where it is wider than the page
+    for figure in page.select("div.cell_output figure:not(.pst-scrollable-table-container)"):
+        figure["class"].append("pst-scrollable-table-container")  # the keyboard reaches those
+    for header in page.find_all("th"):
+        if not header.get_text(strip=True):
+            header.name = "td"  # nothing stands there that could name a row or a column
     say_where_figures_move(page)
     return str(page)
 
