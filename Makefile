@@ -54,12 +54,14 @@ bench: $(INSTALLED) ## measure the speed beside other public implementations, as
 	@$(BIN)/python benchmarks/greedy_decoding.py
 	@$(BIN)/python benchmarks/pronouncing.py
 
-lint: $(INSTALLED) ## check the style of the code
+lint: $(INSTALLED) ## check the code without running it: style, types, dependencies
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/deptry . 2>/dev/null || $(BIN)/deptry .
 
 clean: ## delete what was built; the environment in .venv stays
-	rm -rf _build build dist runs .coverage .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build build dist runs .coverage .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 # Not listed: what the others need.

@@ -177,7 +177,7 @@ def finish(html: str) -> str:
     for content in page.select("#exercise-content, #solution-content"):
         del content["id"]  # which would be the same in every exercise
     for argument in page.select("dt.sig > dl, dt.sig > dl > dd"):
-        argument["role"] = "presentation"  # a list of definitions that has no terms
+        argument.name = "div"  # it was a list of definitions that has no terms
     for sidebar in page.select("#pst-primary-sidebar"):
         sidebar["role"], sidebar["aria-label"] = "complementary", "The book"
     for formula in page.select(".katex-display"):

@@ -143,9 +143,10 @@ def fused_attention(
     """
     _check(q, k, v)
     shape = (*q.shape[:-1], k.shape[-2])
-    added, some = mask, None
+    some = None
     if mask is not None:
         check_mask(mask, shape)
+        added = mask
     elif bias is None:
         # Without either, PyTorch's kernel for the CPU turns NaN into zeros if all scores of a query
         # are NaN (https://github.com/pytorch/pytorch/issues/141128): it would hide a broken model.
@@ -156,12 +157,11 @@ def fused_attention(
         if mask is not None:  # the kernel takes one or the other, so the mask becomes -inf
             some = mask.any(-1, keepdim=True)
             added = added.masked_fill(~mask, -torch.inf).masked_fill(~some, 0)
-    given = q, k, v, added
     if q.ndim < 4:
         # With fewer axes than (batch, heads, seq, width) PyTorch quietly takes its unfused path.
-        given = (x[(None,) * (4 - x.ndim)] for x in given)
-    output = F.scaled_dot_product_attention(*given)
-    output = output.reshape(*q.shape[:-1], v.shape[-1])
+        q, k, v, added = (x[(None,) * (4 - x.ndim)] for x in (q, k, v, added))
+    output = F.scaled_dot_product_attention(q, k, v, added)
+    output = output.reshape(*shape[:-1], v.shape[-1])
     return output if some is None else output.masked_fill(~some, 0)
 
 

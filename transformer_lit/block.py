@@ -42,7 +42,8 @@ class LayerNorm(nn.Module):
             ValueError: if ``x`` is not ``d_model`` wide, or of another dtype than the layer
                 (autocast may mix them).
         """
-        gain, bias = self.gain, self.bias
+        gain: Tensor = self.gain
+        bias: Tensor = self.bias
         _check_width(x, gain.shape[0])
         if x.dtype != gain.dtype:
             _check_dtype(x, gain)

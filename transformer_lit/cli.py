@@ -57,7 +57,7 @@ def parameters(notebook: dict) -> dict[str, object]:
     for cell in notebook["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             for line in ast.parse("".join(cell["source"])).body:
-                if isinstance(line, ast.Assign):
+                if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
                     found[line.targets[0].id] = ast.literal_eval(line.value)
     return found
 
@@ -226,7 +226,7 @@ def portions(words: tuple[str, ...]) -> Iterator[list[str]]:
     if typed:
         click.echo("Words, please; an end of file (Ctrl-D) ends.", err=True)
     # What is no text becomes a letter that the pronouncer does not know.
-    sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")
+    sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")  # type: ignore[union-attr]
     found = (line.split() for line in sys.stdin)
     if typed:
         yield from found

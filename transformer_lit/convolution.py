@@ -5,6 +5,8 @@ Paper: Cordonnier et al. 2020, section 3, https://arxiv.org/abs/1911.03584 (head
     Dosovitskiy et al. 2021, section 3.1, https://arxiv.org/abs/2010.11929 (patches as a sequence).
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -46,6 +48,8 @@ class Quadratic(RelativePosition):
         ValueError: if there is no head, centers are not finite ``(heads, 2)``, ``sharpness`` is not
             positive and finite, or a size is below 1.
     """
+
+    steps: Tensor
 
     def __init__(
         self, centers: Float[Tensor, "heads 2"], *, sharpness: float, height: int, width: int
@@ -200,7 +204,7 @@ class VisionTransformer(nn.Module):
         channels: int,
         n_classes: int,
         d_model: int,
-        **sizes: int,
+        **sizes: Any,
     ):
         super().__init__()
         if len(image) != 2 or any(n < 1 or n % 1 for n in (*image, channels, n_classes)):

@@ -193,7 +193,7 @@ class PointerGenerator(EncoderDecoder):
             )
         super().__init__(settings)
         self.source_embedding = self.target_embedding
-        self.write, self.output = self.output, nn.Identity()
+        self.write, self.output = self.output, nn.Identity()  # type: ignore[assignment]
         self.gate = nn.Linear(settings.d_model, 1)
         self.point = nn.Linear(settings.d_model, settings.d_model)
 
@@ -246,7 +246,7 @@ class PointerGenerator(EncoderDecoder):
         """
         return CopyState(super().start(source, max_len), source)
 
-    def step(
+    def step(  # type: ignore[override]
         self, tokens: Int[Tensor, "batch"], state: CopyState
     ) -> Float[Tensor, "batch n_words"]:
         """Take the newest word of each target, and give the log-probabilities of the next.
@@ -261,7 +261,7 @@ class PointerGenerator(EncoderDecoder):
         """Turn the ids beyond the vocabulary into ``UNKNOWN_ID``."""
         return tokens.masked_fill(tokens >= self.settings.source_size, UNKNOWN_ID)
 
-    def _parts(self, vectors, memory):
+    def _parts(self, vectors: Tensor, memory: Sequence[Memory]) -> tuple[Tensor, Tensor, Tensor]:
         keys = memory[-1][0].transpose(1, 2).flatten(2)  # (batch, source, d_model)
         scores = self.point(vectors) @ keys.transpose(1, 2) / keys.shape[-1] ** 0.5
         return self.write(vectors), self.gate(vectors)[..., 0], scores

@@ -224,7 +224,8 @@ def _write(
         state = model.start(source, max_len)
         token = torch.full((len(source),), BEGIN_ID, device=source.device)
         running = torch.ones_like(token, dtype=torch.bool)
-        tokens, log_probs = [], []
+        tokens: list[Tensor] = []
+        log_probs: list[Tensor] = []
         while running.any() and len(tokens) < max_len:
             new = _log_probs(model, token, state)
             token = choose(new)

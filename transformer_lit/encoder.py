@@ -61,7 +61,7 @@ class Encoder(nn.Module):
             for _ in range(n_layers)
         )
         # A pre-norm block hands on a plain sum, which grows from block to block.
-        self.norm = LayerNorm(d_model=d_model)
+        self.norm: nn.Module = LayerNorm(d_model=d_model)
 
     def forward(
         self,

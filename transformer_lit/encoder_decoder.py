@@ -5,8 +5,9 @@ Paper: Vaswani et al. 2017, sections 3.1 and 3.2.3, https://arxiv.org/abs/1706.0
     Shazeer 2019, section 2.4, https://arxiv.org/abs/1911.02150 (keys and values kept).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +83,7 @@ class Cache:
         start, end = self.length, self.length + n_new
         if end > self.max_len:
             raise ValueError(f"the cache has room for max_len = {self.max_len} places, got {end}")
-        if self.keys is None:
+        if self.keys is None or self.values is None:
             self.keys = new[0].new_empty(batch, n_heads, self.max_len, d_head)
             self.values = torch.empty_like(self.keys)
         self.keys.narrow(2, start, n_new).copy_(new[0])
@@ -92,7 +93,7 @@ class Cache:
 
     def select(self, rows: Int[Tensor, "rows"]) -> None:
         """Keep these sequences of the batch, in this order; one may be kept several times."""
-        if self.keys is not None:
+        if self.keys is not None and self.values is not None:
             self.keys, self.values = self._moved(self.keys, rows), self._moved(self.values, rows)
 
     def _moved(self, old: Tensor, rows: Tensor) -> Tensor:
@@ -223,7 +224,8 @@ class OneByOne:
 
 
 def _laid_out(n_rows: int, *layers: nn.Linear) -> tuple[Tensor, Tensor]:
-    bias, weight = layers[0].bias, layers[0].weight
+    bias: Tensor = layers[0].bias
+    weight: Tensor = layers[0].weight
     if len(layers) > 1:
         bias, weight = (
             torch.cat([getattr(x, name) for x in layers]) for name in ("bias", "weight")
@@ -293,8 +295,8 @@ class EncoderDecoder(nn.Module):
         self.target_embedding = Embedding(vocab_size=s.target_size, d_model=s.d_model, scaled=True)
         self.places = SinusoidalPositions(d_model=s.d_model, max_len=s.max_len)
         self.absolute = position is None
-        make = position or (lambda: None)
-        sizes = {
+        make: Callable[[], nn.Module | None] = position or (lambda: None)
+        sizes: dict[str, Any] = {
             "d_model": s.d_model,
             "n_heads": s.n_heads,
             "d_ff": s.d_ff,
@@ -330,7 +332,7 @@ class EncoderDecoder(nn.Module):
         """
         mask = _real(source)[:, None, None]
         x, _ = self.encoder(self._embed(self.source_embedding, source), mask=mask)
-        return [block.cross_attention.keys_values(x) for block in self.decoder], mask
+        return [block.cross_attention.keys_values(x) for block in self._blocks()], mask
 
     def decode(
         self,
@@ -382,12 +384,15 @@ class EncoderDecoder(nn.Module):
             state.output = self.output.bias, _turned(self.output.embedding.weight, len(tokens))
         return _times(x, state.output)
 
+    def _blocks(self) -> Iterator[DecoderBlock]:
+        return iter(self.decoder)  # type: ignore[arg-type]
+
     def _advance(self, tokens: Tensor, state: State) -> Tensor:
         if state.blocks is None:  # the first step has the checks, the others need their time
             if tokens.ndim != 1:
                 raise ValueError(f"tokens must be (batch,), got shape {tuple(tokens.shape)}")
             _check_target(tokens[:, None])
-            state.blocks = [OneByOne(block, len(tokens)) for block in self.decoder]
+            state.blocks = [OneByOne(block, len(tokens)) for block in self._blocks()]
         _check_number(tokens, state.memory_mask)
         x = self._embed(self.target_embedding, tokens[:, None], state.length)[:, 0]
         mask = None if state.memory_mask.all() else state.memory_mask

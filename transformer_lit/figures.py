@@ -2,6 +2,7 @@
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 
 QUERY = "#3d85d6"
@@ -33,7 +34,7 @@ def use_style() -> None:
             "legend.frameon": False,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.prop_cycle": mpl.cycler(color=CYCLE),
+            "axes.prop_cycle": mpl.rcsetup.cycler(color=CYCLE),
             "lines.linewidth": 2,
             "image.cmap": "viridis",
         }
@@ -84,9 +85,10 @@ def heatmap(
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     if numbers:
+        bright = np.greater(image.norm(np.asarray(values)), 0.6)
         for i, row in enumerate(values):
             for j, value in enumerate(row):
-                shade = "black" if image.norm(value) > 0.6 else "white"
+                shade = "black" if bright[i, j] else "white"
                 ax.text(j, i, f"{value:.{digits}f}", ha="center", va="center", color=shade)
 
 

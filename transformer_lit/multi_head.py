@@ -4,6 +4,9 @@ Chapter: https://transformer-lit.github.io/transformer_lit/book/05-many-heads.ht
 Paper: Vaswani et al. 2017, section 3.2.2, https://arxiv.org/abs/1706.03762
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -102,7 +105,8 @@ class MultiHeadAttention(nn.Module):
         """
         if k.shape[-1] != v.shape[-1]:
             raise ValueError(f"keys are {k.shape[-1]} wide, values {v.shape[-1]}: they must agree")
-        position, bias = self.position, None
+        position: Any = self.position
+        bias = None
         if position is not None:
             q, k = position.rotate(q, k)
             bias = position.bias(q, k)
@@ -149,8 +153,8 @@ class SeparateHeads(nn.Module):
 
         Args and errors are those of ``MultiHeadAttention.forward``.
         """
-        check_vectors(x, self.heads[0].q_proj)
-        masks = [None] * len(self.heads)
+        check_vectors(x, self.heads[0].q_proj)  # type: ignore[arg-type]
+        masks: Sequence[Mask | None] = [None] * len(self.heads)
         if mask is not None:
             check_mask(mask, (len(x), len(self.heads), x.shape[1], x.shape[1]))
             masks = mask.expand(-1, len(self.heads), -1, -1).unbind(1)
@@ -163,7 +167,7 @@ class SeparateHeads(nn.Module):
         d_model, n = whole.out_proj.in_features, whole.n_heads
         parts = cls(d_model=d_model, n_heads=n, d_head=d_model // n).to(whole.out_proj.weight)
         for name in ("q_proj", "k_proj", "v_proj"):
-            proj = whole.get_submodule(name)
+            proj = getattr(whole, name)
             pieces = zip(proj.weight.chunk(n), proj.bias.chunk(n), strict=True)
             for head, (weight, bias) in zip(parts.heads, pieces, strict=True):
                 head.get_submodule(name).load_state_dict({"weight": weight, "bias": bias})

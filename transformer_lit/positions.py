@@ -36,6 +36,8 @@ class OneHotPositions(nn.Module):
         ValueError: if ``max_len`` is below 1.
     """
 
+    table: Tensor
+
     def __init__(self, *, max_len: int):
         super().__init__()
         if max_len < 1:
@@ -57,6 +59,8 @@ class SinusoidalPositions(nn.Module):
     Raises:
         ValueError: if ``max_len`` is below 1, or ``d_model`` is not even and at least 2.
     """
+
+    table: Tensor
 
     def __init__(self, *, d_model: int, max_len: int):
         super().__init__()

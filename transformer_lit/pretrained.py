@@ -160,7 +160,7 @@ class BertEncoder(nn.Module):
         self.encoder.norm = nn.Identity()  # each block ends in a norm already
         for block in self.encoder.blocks:
             block.feed_forward = GeluFeedForward(d_model=d_model, d_ff=d_ff)
-            block.attention_norm.eps = block.feed_forward_norm.eps = EPS
+            block.attention_norm.eps = block.feed_forward_norm.eps = EPS  # type: ignore[union-attr]
 
     def forward(
         self, tokens: Int[Tensor, "batch seq"], lengths: Int[Tensor, "batch"]

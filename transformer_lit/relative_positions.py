@@ -320,6 +320,8 @@ class ALiBi(RelativePosition):
         ValueError: if ``n_heads`` is below 1.
     """
 
+    slopes: Tensor
+
     def __init__(self, *, n_heads: int):
         super().__init__()
         self.register_buffer("slopes", slopes(n_heads), persistent=False)

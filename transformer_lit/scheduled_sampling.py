@@ -154,6 +154,8 @@ class ScheduledSampling(nn.Module):
         make_inputs: ``step_by_step`` or ``two_pass``.
     """
 
+    step: Tensor
+
     def __init__(
         self,
         model: EncoderDecoder,

@@ -131,7 +131,8 @@ def read_boxes(symbols: Sequence[str], *, size: float | int, n_bins: int) -> lis
         if not all(edge in known for edge in edges) or label.startswith("@"):
             text = " ".join((*edges, label))
             raise ValueError(f"no four bins below {n_bins} and a label: {text}")
-        box = Box(*(known[edge] for edge in edges), label)
+        top, left, bottom, right = (known[edge] for edge in edges)
+        box = Box(top, left, bottom, right, label)
         if not (box.top < box.bottom and box.left < box.right):
             raise ValueError(f"{box} is empty")
         boxes.append(box)

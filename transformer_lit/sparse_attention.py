@@ -180,7 +180,7 @@ class WindowedAttention(MultiHeadAttention):
             raise ValueError(f"window must be at least 0 and whole, got {window}")
         self.window = window
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         x: Float[Tensor, "batch seq d_model"],
         *,

@@ -148,8 +148,8 @@ def _first_pronunciations(part: str) -> list[Pair]:
 
 def _batches(pairs: list[Pair]) -> Iterator[_Batch]:
     by_length: dict[int, list[int]] = {}
-    for row, (word, sounds) in enumerate(pairs):
-        _check(word, sounds)
+    for row, (word, said) in enumerate(pairs):
+        _check(word, said)
         by_length.setdefault(len(word), []).append(row)
     for _, rows in sorted(by_length.items()):
         ends = np.array([len(pairs[row][1]) for row in rows])

@@ -128,8 +128,10 @@ def _model() -> NonAutoregressive:
     """A small model whose answers depend on all that it reads."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        sizes = {"source_size": 11, "target_size": 17, "d_model": 16, "n_heads": 2, "d_ff": 23}
-        model = NonAutoregressive(Settings(n_layers=2, dropout=0.0, **sizes)).eval()
+        settings = Settings(
+            source_size=11, target_size=17, d_model=16, n_heads=2, n_layers=2, d_ff=23, dropout=0.0
+        )
+        model = NonAutoregressive(settings).eval()
     model.requires_grad_(False)
     model.length.bias[0] += 0.5  # so that it matters whether none is a length
     for name, parameter in model.decoder.named_parameters():

@@ -132,8 +132,10 @@ def _model() -> EncoderDecoder:
     """A small model whose answers depend on all that it reads."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        sizes = {"source_size": 11, "target_size": 17, "d_model": 16, "n_heads": 2, "d_ff": 23}
-        model = EncoderDecoder(Settings(n_layers=2, dropout=0.0, **sizes)).eval()
+        settings = Settings(
+            source_size=11, target_size=17, d_model=16, n_heads=2, n_layers=2, d_ff=23, dropout=0.0
+        )
+        model = EncoderDecoder(settings).eval()
     for name, parameter in model.decoder.named_parameters():
         parameter.requires_grad_(False)
         if name.endswith("weight") and parameter.ndim == 2:

@@ -8,6 +8,7 @@ everything that moves has to be computed in the .js file.
 
 import inspect
 import pathlib
+from typing import Any
 
 import anywidget
 
@@ -22,7 +23,7 @@ class Explorable(anywidget.AnyWidget):
     it the keys that go from cell to cell elsewhere.
     """
 
-    def __init_subclass__(cls, **kwargs: object) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         """Read `<module>.js` and `<module>.css`, once: traitlets makes subclasses of its own."""
         if not hasattr(cls, "_esm"):
             source = pathlib.Path(inspect.getfile(cls))

@@ -29,9 +29,10 @@ def judge(answer: Sequence[str], right: Sequence[Sequence[str]]) -> dict:
         place of a mixture where the two differ, which one its symbol is from, for each place where
         a wrong answer differs from the nearest "wrong", else "".
     """
-    answer, right = list(answer), {i: list(one) for i, one in enumerate(right, start=1)}
+    answer = list(answer)
+    numbered = {i: list(one) for i, one in enumerate(right, start=1)}
     none = [""] * len(answer)
-    same = {i: one for i, one in right.items() if len(one) == len(answer)}
+    same = {i: one for i, one in numbered.items() if len(one) == len(answer)}
     if not same:
         return {"kind": "length", "of": [], "marks": none}
     wrong = {

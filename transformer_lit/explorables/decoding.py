@@ -51,7 +51,9 @@ def search(
     """
     if not 1 <= n_beams <= SHOWN:
         raise ValueError(f"n_beams must lie in 1 .. {SHOWN}, got {n_beams}")
-    state, rows = model.start(source, max_len), []
+    state = model.start(source, max_len)
+    rows: list[list[Candidate]] = []
+    before: dict[int, int] = {}
     kept = [(Candidate(0, BEGIN_ID, 1.0, 0.0), 0.0, 0)]  # with log-probability and length
     while any(one.token not in (PAD_ID, STOP_ID) for one, *_ in kept) and len(rows) < max_len:
         running = [i for i, (one, *_) in enumerate(kept) if one.token not in (PAD_ID, STOP_ID)]
