@@ -1,5 +1,6 @@
 """What the experiments share: runs that are saved when done, files written whole, fixed draws."""
 
+import contextlib
 import json
 import logging
 import platform
@@ -44,10 +45,19 @@ def make_missing(result_file, log_file, *, recipe, wanted, run, **more):
 
 
 def write_whole(path, content):
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all.
+
+    Raises:
+        OSError: it could not be written; what stood there before still does.
+    """
     half_written = path.with_suffix(".part")
-    half_written.write_bytes(content)
-    half_written.replace(path)
+    try:
+        half_written.write_bytes(content)
+        half_written.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            half_written.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{error.strerror}: the old file is as it was", path) from None
 
 
 def some(things, count):

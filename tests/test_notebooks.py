@@ -263,10 +263,10 @@ def test_an_interrupted_write_leaves_the_old_notebook(small, monkeypatch):
     before = small.read_bytes()
 
     def fail(*args):
-        raise OSError("no space left")
+        raise OSError(28, "no space left")
 
     monkeypatch.setattr(tool.os, "replace", fail)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(tool.ChapterError, match=r"07-small\.ipynb was not written: no space left"):
         tool.write(nbformat.v4.new_notebook(), small)
     assert not differences(small.read_bytes(), before)
     assert sorted(path.name for path in small.parent.iterdir()) == ["07-small.ipynb", "07-small.md"]

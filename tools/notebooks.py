@@ -22,6 +22,7 @@ A chapter that raises ends the run with exit status 1 and leaves the old noteboo
 
 import argparse
 import ast
+import contextlib
 import hashlib
 import json
 import math
@@ -59,7 +60,7 @@ KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3
 
 
 class ChapterError(Exception):
-    """A chapter that did not run to its end."""
+    """A chapter that did not run to its end, or was not written."""
 
 
 class ThisInterpreter(KernelSpecManager):
@@ -325,15 +326,22 @@ def tidy(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
 
 
 def write(notebook: nbformat.NotebookNode, target: Path) -> None:
-    """Write a notebook at once or not at all."""
+    """Write a notebook at once or not at all.
+
+    Raises:
+        ChapterError: it could not be written (the disk is full, or may only be read).
+    """
     nbformat.validate(notebook)
     text = nbformat.writes(notebook).rstrip("\n") + "\n"
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8", newline="\n")
         os.replace(temporary, target)
+    except OSError as error:
+        raise ChapterError(f"{target.name} was not written: {error.strerror}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def record(target: Path) -> dict:
