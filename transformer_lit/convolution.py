@@ -207,10 +207,10 @@ class VisionTransformer(nn.Module):
         **sizes: Any,
     ):
         super().__init__()
-        if len(image) != 2 or any(n < 1 or n % 1 for n in (*image, channels, n_classes)):
+        if len(image) != 2 or any(n < 1 or n % 1 for n in (*image, channels, n_classes, d_model)):
             raise ValueError(
-                "image must be height and width, and they, channels and n_classes at least 1 and "
-                f"whole, got {image}, {channels} and {n_classes}"
+                "image must be height and width, and they, channels, n_classes and d_model at "
+                f"least 1 and whole, got {image}, {channels}, {n_classes} and {d_model}"
             )
         self.image, self.size = (channels, *image), size
         n_patches = patches(torch.zeros(1, *self.image), size).shape[1]
