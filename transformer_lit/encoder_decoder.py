@@ -35,6 +35,7 @@ Memory = tuple[
 ]
 Vectors = Float[Tensor, "batch seq d_model"]
 PaddingMask = Bool[Tensor, "batch 1 1 source"]
+Part = Callable[[Tensor], Tensor]
 
 
 def target_vocabulary(symbols: Iterable[str]) -> Vocabulary:
@@ -162,10 +163,19 @@ class DecoderBlock(nn.Module):
 
         return self.add_and_norm(x, look_at_self, look_at_source, self.feed_forward), weights
 
-    def add_and_norm(self, x: Tensor, *parts: Callable[[Tensor], Tensor]) -> Tensor:
-        """Run the three parts, each with its residual connection and its norm."""
-        norms = self.self_norm, self.cross_norm, self.feed_forward_norm
-        for norm, part in zip(norms, parts, strict=True):
+    def add_and_norm(
+        self, x: Tensor, look_at_self: Part, look_at_source: Part, feed_forward: Part
+    ) -> Tensor:
+        """Run the three parts, each with its residual connection and its norm.
+
+        Raises:
+            ValueError: if ``x`` is not ``d_model`` wide, or of another dtype than the norms.
+        """
+        for norm, part in (
+            (self.self_norm, look_at_self),
+            (self.cross_norm, look_at_source),
+            (self.feed_forward_norm, feed_forward),
+        ):
             mixed = part(norm(x) if self.norm_first else x)
             x = x + (self.dropout(mixed) if self.training else mixed)
             x = x if self.norm_first else norm(x)
