@@ -41,7 +41,7 @@ def in_words(number: int, language: str) -> list[str]:
     if language not in LANGUAGES:
         raise ValueError(f"no language {language!r}: expected one of {', '.join(LANGUAGES)}")
     if not 1 <= number < LIMIT or number % 1:
-        raise ValueError(f"the number must be a whole one of 1 .. {LIMIT - 1}, got {number}")
+        raise ValueError(f"the number must be whole and lie in 1 .. {LIMIT - 1}, got {number}")
     text = _num2words()(number, lang=LANGUAGES[language])
     return _german_pieces().findall(text) if language == "german" else re.findall(r"\w+", text)
 
