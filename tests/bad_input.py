@@ -396,6 +396,9 @@ CALLS: dict[str, Callable[[], dict[str, object]]] = {
     "encoder_decoder.DecoderBlock.add_and_norm": lambda: {
         "self": decoder_block(),
         "x": x(2, 5, 6),
+        "look_at_self": torch.relu,
+        "look_at_source": torch.relu,
+        "feed_forward": torch.relu,
     },
     "encoder_decoder.OneByOne": lambda: {"block": decoder_block(), "n_rows": 2},
     "encoder_decoder.OneByOne.__call__": lambda: {
@@ -949,6 +952,7 @@ RESULTS = {
     "window.windows tokens negative": "ids are moved; the embedding knows them",
     "window.windows tokens huge": "ids are moved; the embedding knows them",
     "attention.dot_product_scores scale *": "a factor may be any number; chapter 04 tries some",
+    "attention.check_vectors x nan": "width and dtype count, and no numbers",
     "relative_positions.RelativePosition.*": "the hooks do nothing; a method overrides them",
     "relative_positions.*.bias ? nan": "only the shape counts, or only queries or keys do",
     "relative_positions.shift x *": "moves what it is given, of any dtype; the ends fall away",
