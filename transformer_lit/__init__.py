@@ -26,4 +26,5 @@ LADDER = (
     "recurrence",
     "sparse_attention",
     "pretrained",
+    "distributed",
 )
