@@ -158,12 +158,14 @@ def predicted(
 def sent_bytes() -> int:
     """Ask the system how many bytes this process has sent over TCP; 0 where it doesn't tell."""
     total = 0
-    for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
+    for file in Path("/proc/self/fd").iterdir() if sys.platform == "linux" else ():
         try:
-            with socket.socket(fileno=os.dup(int(name))) as connection:
+            if not file.is_socket():
+                continue
+            with socket.socket(fileno=os.dup(int(file.name))) as connection:
                 info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 208)
         except OSError:
-            continue  # a file, or closed in the meantime
+            continue  # no TCP, or closed in the meantime
         if len(info) == 208:
             total += struct.unpack_from("Q", info, 200)[0]  # tcpi_bytes_sent
     return total
@@ -268,12 +270,12 @@ def launch(task: str, folder: Path, *options: str, **how: int) -> None:
     """Run a task on this machine and wait for its end; its results are in the folder.
 
     Raises:
-        RuntimeError: if it failed, with the last lines that it wrote.
+        RuntimeError: if it failed, with the last hundred lines that it wrote.
     """
     running = start(command(task, folder, *options, **how))
     said, _ = running.communicate()
     if running.returncode:
-        raise RuntimeError(f"{task} failed:\n" + "\n".join(said.splitlines()[-30:]))
+        raise RuntimeError(f"{task} failed:\n" + "\n".join(said.splitlines()[-100:]))
 
 
 def steps(
@@ -328,7 +330,8 @@ def share_of_loss(
 def joined(value: Tensor) -> Tensor:
     """Put the pieces of all processes together."""
     value = value.detach()
-    return (value.full_tensor() if isinstance(value, DTensor) else value).clone()
+    value = value.full_tensor() if isinstance(value, DTensor) else value
+    return value.clone(memory_format=torch.contiguous_format)  # as it can be saved
 
 
 def piece(value: Tensor) -> Tensor:
