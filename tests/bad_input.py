@@ -6,6 +6,8 @@ Sizes are different primes where they can be, so that a swapped axis does not fi
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import save
@@ -17,6 +19,7 @@ from transformer_lit import (
     convolution,
     copying,
     decoding,
+    distributed,
     embedding,
     encoder,
     encoder_decoder,
@@ -133,6 +136,13 @@ def pronouncer() -> Made:
     if not LOADED:
         LOADED["pronouncer"] = load_pronouncer()
     return Made(LOADED["pronouncer"])
+
+
+def job() -> Made:
+    if "job" not in LOADED:
+        LOADED["job"] = TemporaryDirectory()
+        distributed.write_job(Path(LOADED["job"].name), SETTINGS, RECIPE, pairs())
+    return Made(Path(LOADED["job"].name))
 
 
 def qk(**more) -> dict[str, Tensor]:
@@ -787,6 +797,47 @@ CALLS: dict[str, Callable[[], dict[str, object]]] = {
         "texts": ["ab b", "a"],
         "at_once": 2,
     },
+    # 22
+    "distributed.units": lambda: {"model": model()},
+    "distributed.ring_bytes": lambda: {"messages": [("all-reduce", 60)], "world": 5},
+    "distributed.predicted": lambda: {
+        "model": model(),
+        "source_bytes": 60,
+        "target_bytes": 60,
+        "world": 5,
+    },
+    "distributed.Machine": lambda: {"operations": 7.0, "bandwidth": 5.0, "latency": 0.1},
+    "distributed.Machine.seconds": lambda: {
+        "self": Made(distributed.Machine(7.0, 5.0, 0.1)),
+        "messages": [("all-reduce", 60)],
+        "world": 5,
+    },
+    "distributed.step_operations": lambda: {"n_parameters": 7.0, "n_places": 5.0},
+    "distributed.write_job": lambda: {
+        "folder": job(),
+        "settings": Made(SETTINGS),
+        "recipe": Made(RECIPE),
+        "pairs": pairs(),
+    },
+    "distributed.read_job": lambda: {"folder": job()},
+    "distributed.metadata": lambda: {"path": Made(job().value / "job.safetensors")},
+    "distributed.command": lambda: {
+        "task": "train",
+        "folder": job(),
+        "n_processes": 2,
+        "n_nodes": 3,
+        "endpoint": "localhost:0",
+        "restarts": 1,
+    },
+    "distributed.steps": lambda: {"way": "alone", "folder": job(), "n_steps": 2},
+    "distributed.share_of_loss": lambda: {
+        "model": model(),
+        "source": ids(2, 5),
+        "target": begun(2, 5),
+        "rows": Made(slice(1, None, 2)),
+    },
+    "distributed.joined": lambda: {"value": x(3)},
+    "distributed.piece": lambda: {"value": x(3)},
     # data
     "data.alignment.fit": lambda: {"pairs": [("at", ["AE", "T"])], "iterations": 2},
     "data.alignment.align": lambda: {
@@ -931,6 +982,16 @@ NAMED = {
 
 # Public functions without a row, and why.
 UNTRIED = {
+    "distributed.*_parallel": "one of several processes that have met calls it",
+    "distributed.sharded": "one of several processes that have met calls it",
+    "distributed.send": "one of several processes that have met calls it",
+    "distributed.clock": "one of several processes that have met calls it",
+    "distributed.compare": "one of several processes that have met calls it",
+    "distributed.measure": "one of several processes that have met calls it",
+    "distributed.train_job": "one of several processes that have met calls it",
+    "distributed.main": "one of several processes that have met calls it",
+    "distributed.launch": "runs a line of command, which knows its arguments",
+    "distributed.start": "runs a line of command, which knows its arguments",
     "cli.*": "their arguments come from a shell; tests/test_cli.py holds what each answers",
     "figures.*": "they draw with matplotlib what chapters give them, and compute nothing",
     "checkpoints.minilm.from_hub": "asks the network; tests/test_minilm.py gives it bad files",
@@ -1035,7 +1096,18 @@ RESULTS = {
     "explorables.* first negative": "numbers may be negative",
     "explorables.* words first *": "any text is a word",
     "explorables.at_once.judge *": "any text is a symbol",
+    "distributed.*ring_bytes messages empty": "nothing is sent",
+    "distributed.Machine.seconds messages empty": "nothing takes no time",
+    "distributed.Machine latency zero": "a message costs its bytes alone",
+    "distributed.command restarts zero": "none",
+    "distributed.command endpoint *": "torchrun looks for the machine",
+    "distributed.share_of_loss target negative": "the last symbol is a label, and called so",
+    "distributed.share_of_loss target huge": "the last symbol is a label, and called so",
+    "distributed.write_job pairs first first rank below": "a single number is no sequence",
+    "distributed.write_job pairs first first negative": "ids are moved; the embedding knows them",
+    "distributed.write_job pairs first first huge": "ids are moved; the embedding knows them",
     # what Python says of a pair that is none
+    "distributed.* first empty": "two values are unpacked",
     "multi_head.MultiHeadAttention.forward keys_values empty": "two values are unpacked",
     "training.* first empty": "two values are unpacked",
     "data.alignment.* pairs first empty": "two values are unpacked",

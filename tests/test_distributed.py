@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import distributed as group
-from torch.distributed.tensor.debug import CommDebugMode
+from torch.profiler import ProfilerActivity, profile
 from torch.testing import assert_close
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from transformer_lit import distributed
 from transformer_lit.distributed import (
@@ -124,10 +125,10 @@ def test_the_ring_sends_all_pieces_but_its_own_once_or_twice(messages, world, se
 
 
 def test_the_time_is_that_of_the_stops_and_that_of_the_bytes():
-    machine = Machine(operations=1, bandwidth=10, latency=0.25)
+    machine = Machine(operations=1.0, bandwidth=10.0, latency=0.25)
     assert machine.seconds([(ALL_REDUCE, 60)], 3) == pytest.approx(4 * 0.25 + 80 / 10)
     assert machine.seconds([(ALL_GATHER, 60)] * 2, 3) == pytest.approx(4 * 0.25 + 80 / 10)
-    assert step_operations(7, 5) == 210
+    assert step_operations(7.0, 5.0) == 210
 
 
 def test_the_line_is_that_of_torchrun():
@@ -204,14 +205,22 @@ def test_a_group_of_one_takes_the_steps_of_one_alone(alone_in_a_group, job, way)
     assert about["held"] == sum(p.numel() for p in whole_model().parameters())
 
 
-def test_as_many_messages_are_seen_as_pytorch_counts(alone_in_a_group):
-    model = distributed.tensor_parallel(whole_model())
-    source, target = batch(PAIRS, model)
-    with CommDebugMode() as counted:
-        share_of_loss(model, source, target, slice(None)).backward()
-    with Traffic() as traffic:
-        share_of_loss(model, source, target, slice(None)).backward()
-    assert len(traffic.messages) == counted.get_total_counts()
+@pytest.mark.parametrize(("way", "world"), [(SHARDED, 2), (SHARDED, 7), (TENSOR, 2), (TENSOR, 4)])
+def test_messages_are_those_of_pytorchs_profiler_and_of_the_formula(way, world):
+    group.init_process_group("fake", store=FakeStore(), rank=0, world_size=world)
+    try:
+        model = WAYS[way](whole_model())
+        source, target = batch(PAIRS, whole_model())
+        with Traffic() as traffic:
+            share_of_loss(model, source, target, slice(None)).backward()
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            share_of_loss(model, source, target, slice(None)).backward()
+    finally:
+        group.destroy_process_group()
+    counted = sum(event.count for event in profiled.key_averages() if "c10d::" in event.key)
+    assert len(traffic.messages) == counted > 0
+    formula = predicted(whole_model(), **sizes_of(whole_model()), world=world)[way]
+    assert sorted(traffic.messages) == sorted(formula)
 
 
 @pytest.mark.parametrize("kind", TRIPS)
@@ -367,9 +376,9 @@ def test_two_nodes_with_the_same_line_train_like_two_processes_of_one(undisturbe
     ("task", "changes", "message"),
     [
         ("tarin", {}, "task must be one of compare, measure, train, .* got 'tarin'"),
-        ("train", {"n_processes": 0}, "at least 1 process and node, got 'train', 0, 1"),
+        ("train", {"n_processes": 0}, "n_processes and n_nodes at least 1, .* got 'train', 0, 1"),
         ("train", {"n_nodes": 0}, "got 'train', 2, 0"),
-        ("train", {"restarts": -1}, "-1 restarts"),
+        ("train", {"restarts": -1}, "restarts at least 0, got 'train', 2, 1 and -1"),
     ],
 )
 def test_a_line_that_makes_no_sense_is_not_written(task, changes, message):

@@ -37,6 +37,7 @@ from torch.utils._pytree import tree_leaves
 
 from transformer_lit.encoder_decoder import PAD_ID, EncoderDecoder, Settings
 from transformer_lit.training import Pair, Recipe, batch, sequence_loss, teacher_forcing, train
+from transformer_lit.vocabulary import pad
 
 ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER = "all-reduce", "all-gather", "reduce-scatter"
 TRIPS = {ALL_REDUCE: 2, ALL_GATHER: 1, REDUCE_SCATTER: 1}  # how often around the ring
@@ -123,8 +124,18 @@ class Traffic(TorchDispatchMode):
 
 
 def ring_bytes(messages: Sequence[Message], world: int) -> float:
-    """Count the bytes that each process sends to its neighbour when messages go around a ring."""
-    return sum(TRIPS[kind] * size * (world - 1) / world for kind, size in messages)
+    """Count the bytes that each process sends to its neighbour when messages go around a ring.
+
+    Raises:
+        ValueError: if there is no process, or a message is none of the three.
+    """
+    kinds = {kind for kind, _ in messages}
+    if world < 1 or world % 1 or not kinds <= set(TRIPS):
+        raise ValueError(
+            f"world must be a whole number from 1 and messages of {', '.join(TRIPS)}, "
+            f"got {world} and {', '.join(map(repr, kinds))}"
+        )
+    return sum(TRIPS[kind] * size for kind, size in messages) * (world - 1) / world
 
 
 def predicted(
@@ -137,7 +148,15 @@ def predicted(
         source_bytes: the size of the vectors of all places of the source.
         target_bytes: the same of the target.
         world: the number of processes.
+
+    Raises:
+        ValueError: if a number is not whole or below 1.
     """
+    if any(n < 1 or n % 1 for n in (source_bytes, target_bytes, world)):
+        raise ValueError(
+            "source_bytes, target_bytes and world must be whole numbers from 1, "
+            f"got {source_bytes}, {target_bytes} and {world}"
+        )
 
     def padded(parameters) -> int:  # pieces are equally many rows, so the last may be part padding
         return sum(-(-len(p) // world) * world * p[0].nbytes for p in parameters)
@@ -176,23 +195,46 @@ def sent_bytes() -> int:
 
 @dataclass(frozen=True)
 class Machine:
-    """What one process can do, in a second; the latency is what a message costs at each stop."""
+    """What one process can do, in a second; the latency is what a message costs at each stop.
+
+    Raises:
+        ValueError: if a number is not above 0 and finite; the latency may be 0.
+    """
 
     operations: float
     bandwidth: float  # bytes
     latency: float  # seconds
 
+    def __post_init__(self):
+        speeds = (self.operations, self.bandwidth)
+        if not all(0 < n < torch.inf for n in speeds) or not 0 <= self.latency < torch.inf:
+            raise ValueError(
+                f"operations and bandwidth must be above 0, latency not below, got {self}"
+            )
+
     def seconds(self, messages: Sequence[Message], world: int) -> float:
-        """Estimate how long messages take, one after another."""
+        """Estimate how long messages take, one after another.
+
+        Raises:
+            ValueError: as ``ring_bytes``.
+        """
+        sent = ring_bytes(messages, world)
         stops = sum(TRIPS[kind] * (world - 1) for kind, _ in messages)
-        return stops * self.latency + ring_bytes(messages, world) / self.bandwidth
+        return stops * self.latency + sent / self.bandwidth
 
 
 def step_operations(n_parameters: float, n_places: float) -> float:
     """Estimate the additions and multiplications of a training step: 6 per parameter and place.
 
     Each weight is multiplied and added once on the way forward and twice on the way back.
+
+    Raises:
+        ValueError: if a number is not above 0 and finite.
     """
+    if not (0 < n_parameters < torch.inf and 0 < n_places < torch.inf):
+        raise ValueError(
+            f"n_parameters and n_places must be above 0, got {n_parameters} and {n_places}"
+        )
     return 6 * n_parameters * n_places
 
 
@@ -200,7 +242,15 @@ def step_operations(n_parameters: float, n_places: float) -> float:
 
 
 def write_job(folder: Path, settings: Settings, recipe: Recipe, pairs: Sequence[Pair]) -> None:
-    """Write what all processes have to know into a folder: they share nothing else."""
+    """Write what all processes have to know into a folder: they share nothing else.
+
+    Raises:
+        ValueError: if there are no pairs, or ``pad`` refuses the sources or the targets.
+    """
+    if len(pairs) == 0:
+        raise ValueError("there are no pairs to write")
+    for side in zip(*pairs, strict=True):
+        pad(side)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"{i}.{side}": ids for i, pair in enumerate(pairs) for side, ids in enumerate(pair)}
     about = {"settings": json.dumps(asdict(settings)), "recipe": json.dumps(asdict(recipe))}
@@ -242,12 +292,14 @@ def command(
         restarts: how often all processes are started again after one was lost.
 
     Raises:
-        ValueError: if there is no such task, or not at least one process and one node.
+        ValueError: if there is no such task, a number is not whole, or there is not at least one
+            process and one node.
     """
-    if task not in TASKS or min(n_processes, n_nodes) < 1 or restarts < 0:
+    numbers = (n_processes, n_nodes, restarts + 1)
+    if task not in TASKS or any(n < 1 or n % 1 for n in numbers):
         raise ValueError(
-            f"task must be one of {', '.join(TASKS)}, with at least 1 process and node, "
-            f"got {task!r}, {n_processes}, {n_nodes} and {restarts} restarts"
+            f"task must be one of {', '.join(TASKS)}, n_processes and n_nodes at least 1, restarts "
+            f"at least 0, got {task!r}, {n_processes}, {n_nodes} and {restarts}"
         )
     return [
         "torchrun", f"--nnodes={n_nodes}", f"--nproc-per-node={n_processes}",
@@ -288,7 +340,15 @@ def steps(
     Returns:
         The gradients of the first step and the weights after the last, and what the last step
         sent: messages, bytes on the wire, and the parameters that this process holds.
+
+    Raises:
+        ValueError: if there is no such way, or not at least one step.
     """
+    if way not in (ALONE, *WAYS) or n_steps < 1 or n_steps % 1:
+        raise ValueError(
+            f"way must be one of {', '.join((ALONE, *WAYS))} and n_steps at least 1, "
+            f"got {way!r} and {n_steps}"
+        )
     rank, world = (0, 1) if way == ALONE else (distributed.get_rank(), distributed.get_world_size())
     settings, recipe, pairs = read_job(folder)
     torch.manual_seed(recipe.seed)
@@ -320,7 +380,14 @@ def share_of_loss(
     target: Int[Tensor, "batch seq"],
     rows: slice,
 ) -> Tensor:
-    """Take the loss of some rows, times what they count for: shares average to the whole's loss."""
+    """Take the loss of some rows, times what they count for: shares average to the whole's loss.
+
+    Raises:
+        ValueError: if there is not one target for each source, or as the model and
+            ``sequence_loss``.
+    """
+    if len(source) != len(target):
+        raise ValueError(f"{len(target)} targets for {len(source)} sources")
     shown, labels = teacher_forcing(target)
     loss = sequence_loss(model(source[rows], shown[rows]), labels[rows])
     n_shares = 1 if rows.step is None else rows.step
