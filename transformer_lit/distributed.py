@@ -42,6 +42,9 @@ from transformer_lit.vocabulary import pad
 ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER = "all-reduce", "all-gather", "reduce-scatter"
 TRIPS = {ALL_REDUCE: 2, ALL_GATHER: 1, REDUCE_SCATTER: 1}  # how often around the ring
 Message = Sequence[str | int | float]  # one of the three, and the bytes that it is about
+# With one meeting place for all lives, those started again may find the addresses of the dead:
+# https://github.com/pytorch/pytorch/issues/135712
+FRESH = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
 ALONE, DATA, SHARDED, TENSOR = "alone", "data parallel", "sharded", "tensor parallel"
 
 
@@ -302,7 +305,7 @@ def command(
             f"at least 0, got {task!r}, {n_processes}, {n_nodes} and {restarts}"
         )
     return [
-        "torchrun", f"--nnodes={n_nodes}", f"--nproc-per-node={n_processes}",
+        FRESH, "torchrun", f"--nnodes={n_nodes}", f"--nproc-per-node={n_processes}",
         "--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", f"--rdzv-id={folder.name}",
         f"--max-restarts={restarts}", "-m", __spec__.name, task, str(folder), *options,
     ]  # fmt: skip
@@ -311,11 +314,15 @@ def command(
 def start(line: list[str]) -> subprocess.Popen:
     """Run a line of ``command`` under this interpreter, with one thread for each process."""
     paths = os.pathsep.join(path for path in sys.path if path)
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""}
+    variable, _, *arguments = line
+    env = {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", *line[1:]],
-        env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "torch.distributed.run", *arguments],
+        env={**os.environ, **env, **dict([variable.split("=")])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def launch(task: str, folder: Path, *options: str, **how: int) -> None:
