@@ -463,7 +463,8 @@ def measure(folder: Path, *sizes: str) -> None:
 def train_job(folder: Path, kill_at: str = "0") -> None:
     """Train as a job says, or go on from its checkpoint; write the losses.
 
-    Each time it starts, the last process adds a line to the file ``lives``.
+    For each step that it begins, the last process adds its number to the file ``steps``: it has
+    another one after a restart.
 
     Args:
         folder: the job's.
@@ -474,17 +475,17 @@ def train_job(folder: Path, kill_at: str = "0") -> None:
     settings, recipe, pairs = read_job(folder)
     torch.manual_seed(recipe.seed)
     model = EncoderDecoder(settings)
-    if rank == world - 1:
-        with (folder / "lives").open("a") as file:
+    first_life = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"
+    calls = count(1)
+
+    def step(*_) -> None:
+        with (folder / "steps").open("a") as file:
             print(os.getpid(), file=file)
-    if rank == world - 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
-        calls = count(1)
+        if first_life and next(calls) == int(kill_at):
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        def die(*_) -> None:
-            if next(calls) == int(kill_at):
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        model.register_forward_pre_hook(die)
+    if rank == world - 1:
+        model.register_forward_pre_hook(step)
     history = train(
         data_parallel(model), pairs, recipe, checkpoint=folder / "state.safetensors",
         rank=rank, world=world, progress=False,
