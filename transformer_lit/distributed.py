@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -30,7 +31,12 @@ from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
-from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    RowwiseParallel,
+    parallelize_module,
+)
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -41,7 +47,7 @@ from transformer_lit.vocabulary import pad
 
 ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER = "all-reduce", "all-gather", "reduce-scatter"
 TRIPS = {ALL_REDUCE: 2, ALL_GATHER: 1, REDUCE_SCATTER: 1}  # how often around the ring
-Message = Sequence[str | int | float]  # one of the three, and the bytes that it is about
+Message = tuple[str, int | float]  # one of the three, and the bytes that it is about
 # With one meeting place for all lives, those started again may find the addresses of the dead:
 # https://github.com/pytorch/pytorch/issues/135712
 FRESH = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
@@ -72,7 +78,7 @@ def sharded(model: EncoderDecoder) -> nn.Module:
     mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
     for unit in units(model):
         fully_shard(unit, mesh=mesh)
-    return fully_shard(model, mesh=mesh)
+    return fully_shard(model, mesh=mesh)  # type: ignore[return-value]
 
 
 def tensor_parallel(model: EncoderDecoder) -> nn.Module:
@@ -86,7 +92,7 @@ def tensor_parallel(model: EncoderDecoder) -> nn.Module:
         raise ValueError(
             f"{world} processes cannot share {settings.n_heads} heads and d_ff = {settings.d_ff}"
         )
-    styles = {f"{name}_proj": ColwiseParallel() for name in "qkv"}
+    styles: dict[str, ParallelStyle] = {f"{name}_proj": ColwiseParallel() for name in "qkv"}
     # The network changes its hidden units in place, which only a DTensor as a whole allows.
     styles |= {"widen": ColwiseParallel(use_local_output=False)}
     styles |= {"out_proj": RowwiseParallel(), "narrow": RowwiseParallel()}
@@ -167,14 +173,17 @@ def predicted(
     whole = sum(p.nbytes for p in model.parameters())
     parts = [padded(unit.parameters()) for unit in units(model)]
     rest = padded(model.parameters()) - sum(parts)
-    gathers = [(ALL_GATHER, size) for size in (*parts, *parts, rest)]  # forward, backward; once
-    scatters = [(REDUCE_SCATTER, size) for size in (*parts, rest)]
+    gathers: list[Message] = [
+        (ALL_GATHER, size) for size in (*parts, *parts, rest)
+    ]  # forward, backward; once
+    scatters: list[Message] = [(REDUCE_SCATTER, size) for size in (*parts, rest)]
     # Forward: one message behind each attention and each network. Backward: one before each, and
     # PyTorch sums what comes back from queries, keys and values one by one.
     layers = model.settings.n_layers
-    source = [(ALL_REDUCE, source_bytes)] * (6 + 2) * layers  # the encoder; keys, values for cross
-    target = [(ALL_REDUCE, target_bytes)] * (4 + 2 + 2) * layers
-    return {DATA: [(ALL_REDUCE, whole)], SHARDED: gathers + scatters, TENSOR: source + target}
+    in_encoder: Message = (ALL_REDUCE, source_bytes)  # and the keys and values made from it
+    in_decoder: Message = (ALL_REDUCE, target_bytes)
+    between = [in_encoder] * (6 + 2) * layers + [in_decoder] * (4 + 2 + 2) * layers
+    return {DATA: [(ALL_REDUCE, whole)], SHARDED: gathers + scatters, TENSOR: between}
 
 
 def sent_bytes() -> int:
@@ -271,7 +280,10 @@ def read_job(folder: Path) -> tuple[Settings, Recipe, list[Pair]]:
 def metadata(path: Path) -> dict:
     """Read what a file says of its tensors."""
     with safe_open(path, "pt") as file:
-        return {key: json.loads(value) for key, value in file.metadata().items()}
+        about = {key: json.loads(value) for key, value in file.metadata().items()}
+    if "messages" in about:
+        about["messages"] = [tuple(message) for message in about["messages"]]  # JSON has lists only
+    return about
 
 
 def command(
@@ -325,7 +337,7 @@ def start(line: list[str]) -> subprocess.Popen:
     )
 
 
-def launch(task: str, folder: Path, *options: str, **how: int) -> None:
+def launch(task: str, folder: Path, *options: str, **how: Any) -> None:
     """Run a task on this machine and wait for its end; its results are in the folder.
 
     Raises:
@@ -373,7 +385,8 @@ def steps(
             distributed.barrier()  # until then some of it may be under way
         sent = sent_bytes() - before
         if step == 0:
-            results |= {f"gradient {n}": joined(p.grad) for n, p in whole.named_parameters()}
+            gradients = ((n, p.grad) for n, p in whole.named_parameters())
+            results |= {f"gradient {n}": joined(g) for n, g in gradients if g is not None}
         optimizer.step()
         optimizer.zero_grad()
     results |= {f"weight {name}": joined(p) for name, p in whole.named_parameters()}
@@ -433,7 +446,7 @@ def clock(messages: Sequence[Message], repeats: int = 7) -> tuple[float, int]:
         distributed.barrier()
         before, begun = sent_bytes(), time.perf_counter()
         for kind, size in messages:
-            send(kind, size)
+            send(kind, int(size))
         times.append(time.perf_counter() - begun)
     distributed.barrier()
     return median(times), sent_bytes() - before
@@ -447,8 +460,8 @@ def compare(folder: Path) -> None:
     for way in WAYS:
         results, about = steps(way, folder)
         if distributed.get_rank() == 0:
-            about = {key: json.dumps(value) for key, value in about.items()}
-            save_file(results, folder / f"{way}.safetensors", about)
+            texts = {key: json.dumps(value) for key, value in about.items()}
+            save_file(results, folder / f"{way}.safetensors", texts)
 
 
 def measure(folder: Path, *sizes: str) -> None:
