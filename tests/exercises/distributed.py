@@ -17,14 +17,13 @@ RIGHT[check.sent] = [sent]
 
 WRONG[check.sent] = [
     (lambda way, p, n: TRIPS[way] * p, "the limit for many processes"),
-    (lambda way, p, n: TRIPS[way] * p / n if n > 2 else sent(way, p, n), "N - 1 pieces"),
+    (lambda way, p, n: TRIPS[way] * p / n, "N - 1 pieces"),
     (lambda way, p, n: n * sent(way, p, n), "all processes send together"),
-    (lambda way, p, n: TRIPS[way] * p * (n - 1) if n > 2 else sent(way, p, n), "only 1 / N"),
     (lambda way, p, n: sent(way, p, n) / TRIPS[way], "one trip around the ring"),
     (lambda way, p, n: 2 * p * (n - 1) / n, "gathered twice"),
     (lambda way, p, n: 2 * p * (n - 1) / n * (1 + (way == "sharded")), "scattered only"),
     (lambda way, p, n: 3 * p * (n - 1) / n, "nothing has to be gathered"),
-    (lambda way, p, n: 77, "it is 840, got 77."),
+    (lambda way, p, n: 77, "it is 1440, got 77."),
 ]
 
 # ---- share
@@ -77,6 +76,7 @@ WRONG[check.columns] = [
     (lambda x, w, b, n: (x @ w.T + b).chunk(n, dim=-1), "has the shape of the whole output"),
     (lambda x, w, b, n: columns(x, w.flip(-1), b, n), "do x and weight match?"),
     (lambda x, w, b, n: [(x @ w.T) * (i == 0) + b / n for i in range(n)], "one process computes"),
+    (one_does_all, "one process computes"),
 ]
 
 # ---- joint
