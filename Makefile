@@ -26,7 +26,7 @@ KERNEL := env -u MPLBACKEND CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=2 PYTHONHASHSE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book pdf serve test notebooks bench lint clean set-up constraints
+.PHONY: help book pdf serve test notebooks lighthouse bench lint clean set-up constraints
 
 help: ## list what you can do
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)$$/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -48,6 +48,10 @@ test: $(INSTALLED) $(LINT) ## run every check: style, tests, each notebook again
 
 notebooks: $(INSTALLED) ## execute the chapters that changed (ALL=1: all; ONLY=04: this one)
 	@$(BIN)/python tools/notebooks.py $(ONLY) $(if $(ALL),--all)
+
+lighthouse: $(INSTALLED) ## hold the first page and the chapters to Lighthouse's scores (ONLY=04)
+	@$(BIN)/python tools/site.py --if-stale
+	@$(BIN)/python tools/lighthouse.py $(ONLY)
 
 bench: $(INSTALLED) ## measure the speed beside other public implementations, as ratios
 	@$(BIN)/python benchmarks/training_step.py
