@@ -40,11 +40,13 @@ class Visit:
     page: sync_api.Page
     own: tuple[str, ...]
     problems: list[str] = dataclasses.field(default_factory=list)
+    answered: list[sync_api.Request] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         say = self.problems.append
         self.page.on("console", lambda m: say(f"console: {m.text}") if m.type == "error" else None)
         self.page.on("pageerror", lambda error: say(f"script: {error}"))
+        self.page.on("requestfinished", self.answered.append)
         self.page.on("requestfailed", lambda r: say(f"failed: {r.url} {r.failure}"))
         self.page.on("response", lambda r: say(f"{r.status}: {r.url}") if r.status >= 400 else None)
         self.page.on(
@@ -55,6 +57,15 @@ class Visit:
         """Make the window this wide and let the page settle."""
         self.page.set_viewport_size({"width": width, "height": 900})
         self.page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+
+    def overweight(self, limit: int) -> list[str]:
+        """The five heaviest parts, if all that was fetched so far has more bytes than this."""
+        fetched = [request for request in self.answered if request.url.startswith("http")]
+        parts = {request.url: request.sizes()["responseBodySize"] for request in fetched}
+        if sum(parts.values()) <= limit:
+            return []
+        heaviest = sorted(parts, key=parts.get, reverse=True)[:5]
+        return [f"{parts[url] / 1000:.0f} kB: {url}" for url in heaviest]
 
     def sideways(self) -> list[str]:
         """The parts of the page that are wider than their room, so that the page scrolls."""
