@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+COLAB := .venv-colab
 BIN := $(VENV)/bin
 EXTRAS := book,test,dev
 
@@ -26,7 +27,7 @@ KERNEL := env -u MPLBACKEND CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=2 PYTHONHASHSE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book pdf serve test notebooks lighthouse bench lint clean set-up constraints
+.PHONY: help book pdf serve test colab notebooks lighthouse bench lint clean set-up constraints
 
 help: ## list what you can do
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)$$/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -46,6 +47,9 @@ test: $(INSTALLED) $(LINT) ## run every check: style, tests, each notebook again
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --dist=loadfile $(COVERAGE)
 	@$(KERNEL) $(BIN)/python -m pytest $(NBVAL) --nbval-current-env book/*.ipynb
 
+colab: $(COLAB)/.installed ## run every committed notebook as in Colab (ONLY="04 05": these)
+	@$(COLAB)/bin/python tools/colab.py $(ONLY)
+
 notebooks: $(INSTALLED) ## execute the chapters that changed (ALL=1: all; ONLY=04: this one)
 	@$(BIN)/python tools/notebooks.py $(ONLY) $(if $(ALL),--all)
 
@@ -64,9 +68,9 @@ lint: $(INSTALLED) ## check the code without running it: style, types, dependenc
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/deptry . 2>/dev/null || $(BIN)/deptry .
 
-clean: ## delete what was built; the environment in .venv stays
+clean: ## delete what was built; the environments in .venv* stay
 	rm -rf _build build dist runs .coverage .pytest_cache .ruff_cache .mypy_cache .hypothesis
-	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . -path './$(VENV)*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 # Not listed: what the others need.
 set-up: $(INSTALLED)
@@ -75,6 +79,12 @@ $(INSTALLED): pyproject.toml $(if $(LAX),,constraints.txt) | $(BIN)/python
 	@echo "Installing the book's packages into $(VENV) (once, a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) \
 	  --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(COLAB)/.installed: tests/colab.txt | $(BIN)/python
+	@echo "Installing Colab's packages into $(COLAB) (once, a few minutes)"
+	@$(BIN)/python -m venv --clear $(COLAB)
+	@$(COLAB)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/colab.txt
 	@touch $@
 
 $(BIN)/python:

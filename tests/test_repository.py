@@ -200,6 +200,8 @@ def test_make_alone_lists_the_targets():
     names = re.findall(r"^make ([a-z-]+) +\w", listed, re.M)
     wanted = ["help", "book", "pdf", "serve", "test", "notebooks", "lighthouse", "bench", "lint"]
     assert names == [*wanted, "clean"]
+    wanted = "help book pdf serve test colab notebooks bench lint clean"
+    assert names == wanted.split()
 
 
 @pytest.mark.parametrize(

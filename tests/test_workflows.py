@@ -119,11 +119,11 @@ def test_ci_covers_every_python_from_the_oldest_allowed():
     assert jobs["newest"]["steps"][-1]["run"] == "make test LAX=1"
 
 
-def test_the_script_of_ci_can_be_run_and_runs_the_two_commands():
+def test_the_script_of_ci_can_be_run_and_runs_the_three_commands():
     assert os.access(CI_SCRIPT, os.X_OK)
     text = CI_SCRIPT.read_text(encoding="utf-8")
     assert "set -euo pipefail" in text and "CI=true" in text
-    assert re.findall(r"^make (\w+)", text, flags=re.MULTILINE) == ["book", "test"]
+    assert re.findall(r"^make (\w+)", text, flags=re.MULTILINE) == ["book", "test", "colab"]
     subprocess.run(["bash", "-n", CI_SCRIPT], check=True)
 
 
