@@ -13,14 +13,15 @@ from typing import Any
 import anywidget
 
 BASE_CSS = pathlib.Path(__file__).with_name("base.css").read_text(encoding="utf-8")
+BASE_JS = pathlib.Path(__file__).with_name("base.js").read_text(encoding="utf-8")
 
 
 class Explorable(anywidget.AnyWidget):
     """An anywidget that takes its script and styles from the files beside its module.
 
     Its markup should stand in one element of class `explorable`, which gets the book's colours
-    for light and dark (`base.css`), and `data-lm-suppress-shortcuts`, by which JupyterLab leaves
-    it the keys that go from cell to cell elsewhere.
+    for light and dark (`base.css`), and in JupyterLab the keys that go from cell to cell
+    elsewhere (`base.js`).
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -31,7 +32,8 @@ class Explorable(anywidget.AnyWidget):
             if not script.exists():
                 raise ValueError(f"{cls.__name__} needs its script in {script}, which is missing")
             own = styles.read_text(encoding="utf-8") if styles.exists() else ""
-            cls._esm, cls._css = script.read_text(encoding="utf-8"), BASE_CSS + own
+            cls._esm = BASE_JS + script.read_text(encoding="utf-8")
+            cls._css = BASE_CSS + own
         super().__init_subclass__(**kwargs)
 
     def __repr__(self) -> str:

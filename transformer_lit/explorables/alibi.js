@@ -29,7 +29,7 @@ function element(tag, attributes = {}, text = "") {
 }
 
 function render({ model, el }) {
-  const root = element("div", { class: "explorable alibi", "data-lm-suppress-shortcuts": "" });
+  const root = element("div", { class: "explorable alibi" });
   root.innerHTML = `
     <p>Above, what each head takes off a score, from the query at the left to 31 steps back at the
       right. Below, the weights of the chosen head if all scores were equal.</p>

@@ -28,7 +28,7 @@ function element(tag, attributes = {}, text = "") {
 const clamp = (x) => Math.min(REACH, Math.max(-REACH, Number.isFinite(x) ? x : 0));
 
 function render({ model, el }) {
-  const root = element("div", { class: "explorable attention", "data-lm-suppress-shortcuts": "" });
+  const root = element("div", { class: "explorable attention" });
   root.innerHTML = `
     <svg class="plane" viewBox="-3.3 -3.3 6.6 6.6" aria-hidden="true"></svg>
     <div class="side">

@@ -51,7 +51,7 @@ const named = (symbol) => ({ [STOP]: "stop", [ENDED]: "ended" })[symbol] ?? symb
 const minus = (number) => number.toFixed(2).replace("-", "−");
 
 function render({ model, el }) {
-  const root = element("div", { class: "explorable decoding", "data-lm-suppress-shortcuts": "" });
+  const root = element("div", { class: "explorable decoding" });
   root.innerHTML = `
     <div class="controls">
       <label>Word <select class="word"></select></label>

@@ -40,7 +40,7 @@ async function unpack({ words, layers, heads, percents }) {
 async function render({ model, el }) {
   const table = model.get("table");
   const words = await unpack(table);
-  const root = element("div", { class: "explorable heads", "data-lm-suppress-shortcuts": "" });
+  const root = element("div", { class: "explorable heads" });
   root.innerHTML = `
     <p><label>Word <select></select></label> <span class="said" role="status"></span></p>
     <div class="both">

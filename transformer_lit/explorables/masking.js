@@ -26,7 +26,7 @@ function element(tag, attributes = {}, text = "") {
 }
 
 function render({ model, el }) {
-  const root = element("div", { class: "explorable masking", "data-lm-suppress-shortcuts": "" });
+  const root = element("div", { class: "explorable masking" });
   root.innerHTML = `
     <p class="buttons" role="group" aria-label="Masks">
       <button type="button" data-preset="none">None: all may be seen</button>

@@ -29,7 +29,7 @@ function colour(value) {
 }
 
 function render({ model, el }) {
-  el.innerHTML = `<div class="explorable positions" data-lm-suppress-shortcuts>
+  el.innerHTML = `<div class="explorable positions">
     <p>Each column of the picture is the vector of a place, its sines above its cosines, from -1
       (dark) to 1 (bright). Choose a place on the slider or in the picture (solid frame): the bars
       say how alike the others are to it.</p>

@@ -26,7 +26,7 @@ function element(tag, attributes = {}, text = "") {
 }
 
 function render({ model, el }) {
-  const root = element("div", { class: "explorable rope", "data-lm-suppress-shortcuts": "" });
+  const root = element("div", { class: "explorable rope" });
   root.innerHTML = `
     <p class="how">Move the query (blue, round tip) and the key (red, square tip) along the text.
       Each dial is one pair of their numbers; the first turns fastest.</p>
