@@ -18,6 +18,7 @@ from tests.browser import Visit
 from tests.explorables import ARGUMENTS, classes
 
 PATIENCE = 120  # seconds, for each step on a busy machine; all of them together take a few
+HELD = "held.json"  # what Python holds, written by the notebook
 
 
 class Move(NamedTuple):
@@ -56,20 +57,30 @@ MOVES = {
 
 
 def write_notebook(path):
-    """Imports, a cell for each explorable, and one that reads what all of them hold."""
-    imports = ["import json", "from transformer_lit.checkpoints import load_pronouncer"]
+    """Imports, a cell for each explorable, and one that writes down what all of them hold.
+
+    It does so again whenever Python hears of a change, into a file that is always whole.
+    """
+    imports = ["import json, pathlib", "from transformer_lit.checkpoints import load_pronouncer"]
     imports += [f"from {kind.__module__} import {name}" for name, kind in classes().items()]
-    shown = [f"{name.lower()} = {name}({ARGUMENTS[name]})\n{name.lower()}" for name in MOVES]
-    traits = [f"{name!r}: {name.lower()}.{move.trait}" for name, move in MOVES.items()]
-    read = f"print(json.dumps({{{', '.join(traits)}}}))"
-    cells = [nbformat.v4.new_code_cell(source) for source in ("\n".join(imports), *shown, read)]
+    shown = [
+        f"{name.lower()} = {name}({ARGUMENTS[name]})\n{name.lower()}.add_class({name!r})"
+        for name in MOVES
+    ]
+    values = ", ".join(f"{name!r}: {name.lower()}.{move.trait}" for name, move in MOVES.items())
+    write = ["def write(change=None):", f"    values = {{{values}}}"]
+    write += ["    pathlib.Path('new').write_text(json.dumps(values))"]
+    write += [f"    pathlib.Path('new').replace({HELD!r})", "", "write()"]
+    write += [f"{name.lower()}.observe(write)" for name in MOVES]
+    sources = ["\n".join(imports), *shown, "\n".join(write)]
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
 
 
 @pytest.fixture
 def lab(tmp_path):
-    """The address of a JupyterLab that has read no settings and asks nobody for news."""
+    """A JupyterLab that has read no settings and asks nobody for news: its address and folder."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
     write_notebook(folder / "moves.ipynb")
@@ -90,47 +101,41 @@ def lab(tmp_path):
             while not started.exists() or not started.read_text().endswith("}"):
                 assert server.poll() is None and time.monotonic() < deadline, log.read_text()
                 time.sleep(0.1)
-            yield json.loads(started.read_text())["url"]
+            yield json.loads(started.read_text())["url"], folder
         finally:
             server.terminate()
 
 
 def test_every_explorable_is_live(chromium, lab):
     assert set(MOVES) == set(classes())
+    address, folder = lab
     with chromium.new_context(viewport={"width": 1280, "height": 900}) as context:
-        visited = Visit(context.new_page(), (lab, lab.replace("http", "ws"), "blob:", "data:"))
+        own = (address, address.replace("http", "ws"), "blob:", "data:")
+        visited = Visit(context.new_page(), own)
         page = visited.page
         page.set_default_timeout(1000 * PATIENCE)
-        page.goto(f"{lab}lab/tree/moves.ipynb")
-        cells = page.locator(".jp-Notebook .jp-CodeCell")
-        cells.nth(len(MOVES) + 1).wait_for()
+        page.goto(f"{address}lab/tree/moves.ipynb")
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
-        *shown, reading = cells.all()[1:]
-        runs = len(MOVES) + 2
+        def hears(expected):
+            deadline = time.monotonic() + PATIENCE
+            held = None
+            while held != expected and time.monotonic() < deadline:
+                page.wait_for_timeout(50)  # milliseconds, in which the page's events are heard
+                file = folder / HELD
+                held = json.loads(file.read_text()) if file.exists() else None
+            outputs = page.locator(".jp-OutputArea-output").all_inner_texts()
+            assert held == expected, outputs
+            return True
 
-        def read():
-            reading.get_by_text(f"[{runs}]:", exact=True).wait_for()
-            return json.loads(reading.locator(".jp-OutputArea-output").inner_text())
-
-        assert read() == {name: move.before for name, move in MOVES.items()}
-        for cell, move in zip(shown, MOVES.values(), strict=True):
-            cell.scroll_into_view_if_needed()  # what is out of sight is not drawn yet
-            control = cell.locator(".explorable").locator(move.control).first
-            control.wait_for()
-            control.focus()
-            page.keyboard.press(move.key)
-
-        expected = {name: move.after for name, move in MOVES.items()}
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            reading.locator(".cm-content").click()
-            page.keyboard.press("Control+Enter")
-            runs += 1
-            values = read()
-            # A kernel may hear of the last move later than of this cell: it has a thread for each.
-            if values == expected or time.monotonic() > deadline:
-                break
-        assert values == expected
+        expected = {name: move.before for name, move in MOVES.items()}
+        assert hears(expected)
+        for name, move in MOVES.items():
+            control = page.locator(f".{name} .explorable").locator(move.control).first
+            control.scroll_into_view_if_needed()
+            control.press(move.key)
+            expected[name] = move.after
+            assert hears(expected)
         assert not visited.problems
