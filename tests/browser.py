@@ -68,9 +68,9 @@ class Visit:
         return [f"{parts[url] / 1000:.0f} kB: {url}" for url in heaviest]
 
     def sideways(self) -> list[str]:
-        """The parts of the page that are wider than their room, so that the page scrolls."""
+        """The parts of the page that are wider than their room, so that they scroll."""
         return self.page.evaluate(
-            """[...document.querySelectorAll("html, body, .bd-main, .bd-article")]
+            """[...document.querySelectorAll("html, body, .bd-main, .bd-article, .explorable")]
                .filter(part => part.scrollWidth > part.clientWidth + 1)
                .map(part => `${part.localName}: ${part.scrollWidth} in ${part.clientWidth} px`)"""
         )

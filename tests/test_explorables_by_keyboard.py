@@ -1,9 +1,14 @@
-"""Every explorable by the keyboard alone, and what a screen reader says of each move."""
+"""Every explorable by the keyboard alone, wide and narrow, light and dark, without a kernel.
 
+And what a screen reader says of each move. tests/test_jupyterlab.py moves them with a kernel.
+"""
+
+import json
 import re
 
 import pytest
 
+from tests.browser import ROOT
 from tests.explorables import classes, make
 from tests.test_site import saved_page
 
@@ -35,10 +40,21 @@ TOLD = """() => {
 }"""
 
 
+def test_each_stands_on_a_page_of_the_book():
+    shown = set()
+    for path in (ROOT / "book").glob("*.ipynb"):
+        saved = json.loads(path.read_text())["metadata"].get("widgets", {})
+        for states in saved.values():
+            shown |= {model["state"].get("_anywidget_id") for model in states["state"].values()}
+    assert shown - {None} == {f"{kind.__module__}.{name}" for name, kind in classes().items()}
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
 @pytest.mark.parametrize("name", sorted(classes()))
-def test_the_keyboard_is_enough_and_the_result_is_told(visit, tmp_path, name):
-    visited = visit(saved_page(tmp_path, {"a": make(name).get_state()}, ["a"]))
+def test_the_keyboard_is_enough_and_the_result_is_told(visit, tmp_path, name, theme, width):
+    visited = visit(saved_page(tmp_path, {"a": make(name).get_state()}, ["a"]), width=width)
     page, root = visited.page, visited.page.locator(".explorable")
+    page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
     assert not re.findall(rf"""- '?(?:{ROLES})(?! "[^"]).*""", root.aria_snapshot())
 
     for _ in range(root.evaluate(STOPS)):
@@ -59,4 +75,6 @@ def test_the_keyboard_is_enough_and_the_result_is_told(visit, tmp_path, name):
             moved += 1
         page.keyboard.press("Tab")
     assert moved
+    assert not visited.sideways()
+    assert not visited.barriers("wcag2a", "wcag2aa", "wcag21a", "wcag21aa")
     assert not visited.problems
