@@ -46,7 +46,7 @@ class Visit:
         say = self.problems.append
         self.page.on("console", lambda m: say(f"console: {m.text}") if m.type == "error" else None)
         self.page.on("pageerror", lambda error: say(f"script: {error}"))
-        self.page.on("requestfinished", self.answered.append)
+        self.page.on("requestfinished", lambda request: self.answered.append(request))
         self.page.on("requestfailed", lambda r: say(f"failed: {r.url} {r.failure}"))
         self.page.on("response", lambda r: say(f"{r.status}: {r.url}") if r.status >= 400 else None)
         self.page.on(
