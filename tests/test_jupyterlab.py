@@ -1,4 +1,4 @@
-"""Every explorable live in a real JupyterLab: it shows, a key moves it, and Python reads the value.
+"""Every explorable live in a real JupyterLab: it shows, a key moves it, and Python has the value.
 
 One server, one small notebook, all explorables. The server has settings and kernels of its own,
 and the page asks no other host for anything.
@@ -27,9 +27,9 @@ class Move(NamedTuple):
     Args:
         control: what has the focus then, as a CSS selector.
         key: the key.
-        trait: what Python reads.
-        before: what it reads before the key is pressed.
-        after: what it reads after it.
+        trait: what Python holds.
+        before: what it holds before the key is pressed.
+        after: what it holds after it.
     """
 
     control: str
@@ -70,8 +70,8 @@ def write_notebook(path):
     values = ", ".join(f"{name!r}: {name.lower()}.{move.trait}" for name, move in MOVES.items())
     write = ["def write(change=None):", f"    values = {{{values}}}"]
     write += ["    pathlib.Path('new').write_text(json.dumps(values))"]
-    write += [f"    pathlib.Path('new').replace({HELD!r})", "", "write()"]
-    write += [f"{name.lower()}.observe(write)" for name in MOVES]
+    write += [f"    pathlib.Path('new').replace({HELD!r})", ""]
+    write += [*(f"{name.lower()}.observe(write)" for name in MOVES), "write()"]
     sources = ["\n".join(imports), *shown, "\n".join(write)]
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
