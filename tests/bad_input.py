@@ -133,7 +133,7 @@ LOADED = {}
 
 
 def pronouncer() -> Made:
-    if not LOADED:
+    if "pronouncer" not in LOADED:
         LOADED["pronouncer"] = load_pronouncer()
     return Made(LOADED["pronouncer"])
 

@@ -209,6 +209,14 @@ def test_the_first_page_shows_the_chapters_without_lines_that_miss_them(visit, w
         assert abs(upper["y"] + upper["height"] - lower["y"]) < 1, "a gap between two rows"
 
 
+@pytest.mark.parametrize("width", [1280, 412])
+def test_nothing_jumps_when_the_first_figure_is_drawn(visit, width):
+    room = visit("index.html", width=width).page.locator(".explorable-room")
+    drawn = room.bounding_box()["height"]
+    room.evaluate("room => room.replaceChildren()")
+    assert abs(drawn - room.bounding_box()["height"]) < 8
+
+
 def test_the_first_screen_has_a_figure_that_moves(visit):
     visited = visit("index.html")
     visited.page.set_viewport_size({"width": 1280, "height": 800})
