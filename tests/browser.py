@@ -137,6 +137,8 @@ def visit(chromium: sync_api.Browser, site: Site) -> Iterator[Callable[..., Visi
             own = (site.address, "blob:", "data:", "file:")
             visited = Visit(context.new_page(), own)
             visited.page.goto(address)
+            # What is out of sight has no text and no size before it comes near; tests look at all.
+            visited.page.add_style_tag(content="* { content-visibility: visible !important }")
             visited.page.wait_for_function(
                 """[...document.querySelectorAll("script[type$='widget-view+json']")].every(view =>
                    view.nextElementSibling?.matches("[data-ready], [role=alert]"))"""
