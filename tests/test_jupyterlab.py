@@ -4,8 +4,10 @@ One server, one small notebook, all explorables. The server has settings and ker
 and the page asks no other host for anything.
 """
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from typing import NamedTuple
 
 import nbformat
 import pytest
+from playwright import sync_api
 
 from tests.browser import Visit
 from tests.explorables import ARGUMENTS, classes
@@ -116,8 +119,14 @@ def test_every_explorable_is_live(chromium, lab):
         page.set_default_timeout(1000 * PATIENCE)
         page.goto(f"{address}lab/tree/moves.ipynb")
         page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        # While the page is still being put together, a click may come to nothing.
+        begun = page.locator(".jp-CodeCell .jp-InputPrompt", has_text=re.compile(r"\[[*\d]")).first
+        for _ in range(10):
+            page.get_by_role("menuitem", name="Run", exact=True).click()
+            page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+            with contextlib.suppress(sync_api.TimeoutError):
+                begun.wait_for(timeout=5000)
+                break
 
         def hears(expected):
             deadline = time.monotonic() + PATIENCE
