@@ -49,10 +49,14 @@ test: $(INSTALLED) $(LINT) ## run every check: style, tests, each notebook again
 notebooks: $(INSTALLED) ## execute the chapters that changed (ALL=1: all; ONLY=04: this one)
 	@$(BIN)/python tools/notebooks.py $(ONLY) $(if $(ALL),--all)
 
-bench: $(INSTALLED) ## measure the speed beside other public implementations, as ratios
+bench: $(INSTALLED) ## measure the speed, beside other public implementations too
 	@$(BIN)/python benchmarks/training_step.py
 	@$(BIN)/python benchmarks/greedy_decoding.py
+	@$(BIN)/python benchmarks/attention.py
+	@$(BIN)/python benchmarks/positions.py
+	@$(BIN)/python benchmarks/import_time.py
 	@$(BIN)/python benchmarks/pronouncing.py
+	@$(BIN)/python benchmarks/growth.py
 
 lint: $(INSTALLED) ## check the code without running it: style, types, dependencies
 	@$(BIN)/ruff check --quiet
