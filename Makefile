@@ -57,10 +57,14 @@ lighthouse: $(INSTALLED) ## hold the first page and the chapters to Lighthouse's
 	@$(BIN)/python tools/site.py --if-stale
 	@$(BIN)/python tools/lighthouse.py $(ONLY)
 
-bench: $(INSTALLED) ## measure the speed beside other public implementations, as ratios
+bench: $(INSTALLED) ## measure the speed, beside other public implementations too
 	@$(BIN)/python benchmarks/training_step.py
 	@$(BIN)/python benchmarks/greedy_decoding.py
+	@$(BIN)/python benchmarks/attention.py
+	@$(BIN)/python benchmarks/positions.py
+	@$(BIN)/python benchmarks/import_time.py
 	@$(BIN)/python benchmarks/pronouncing.py
+	@$(BIN)/python benchmarks/growth.py
 
 lint: $(INSTALLED) ## check the code without running it: style, types, dependencies
 	@$(BIN)/ruff check --quiet

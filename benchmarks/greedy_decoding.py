@@ -6,22 +6,31 @@ Both read the source and write as many symbols as it has, one at a time. The sto
 unlikely to be written, so that neither ends before.
 """
 
+from dataclasses import asdict
+
 import torch
 from torch import Tensor
 
-from measure import arguments, in_turns, table, versions
-from models import TINY, Marian, Sizes, ours
+from measure import arguments, compare, in_turns, report
+from models import TINY, Marian, Sizes, ours, parameters
 from transformer_lit.decoding import greedy
 from transformer_lit.encoder_decoder import STOP_ID, EncoderDecoder
 
 BATCHES = (1, 16)
+THEIRS = "Hugging Face generate"
+
+
+def never_stops(model: EncoderDecoder) -> EncoderDecoder:
+    """Make the stop token too unlikely to be written."""
+    with torch.no_grad():
+        model.output.bias[STOP_ID] = -1e9
+    return model
 
 
 def models(s: Sizes) -> tuple[EncoderDecoder, Marian]:
     """Make both, so that they never stop by themselves."""
-    mine, theirs = ours(s).eval(), Marian(s).eval()
-    with torch.no_grad():
-        mine.output.bias[STOP_ID] = theirs.model.final_logits_bias[0, STOP_ID] = -1e9
+    mine, theirs = never_stops(ours(s).eval()), Marian(s).eval()
+    theirs.model.final_logits_bias[0, STOP_ID] = -1e9
     return mine, theirs
 
 
@@ -44,25 +53,24 @@ def write_theirs(model: Marian, source: Tensor, n: int) -> Tensor:
 
 
 def main():
-    """Measure, and print the tables."""
+    """Measure, print the table and save it."""
     given = arguments("Time greedy decoding of ours and of Hugging Face's Marian.", rounds=15)
     sizes = TINY if given.tiny else Sizes()
     torch.manual_seed(0)
     mine, theirs = models(sizes)
-    learned = {
-        name: sum(p.numel() for p in model.parameters() if p.requires_grad)
-        for name, model in (("ours", mine), ("Hugging Face generate", theirs))
-    }
+    learned = {"ours": parameters(mine), THEIRS: parameters(theirs)}
+    rows = []
     for batch in BATCHES:
         source = torch.randint(STOP_ID + 1, sizes.vocab_size, (batch, sizes.seq))
         runs = {
             "ours": lambda source=source: write_ours(mine, source, sizes.seq),
-            "Hugging Face generate": lambda source=source: write_theirs(theirs, source, sizes.seq),
+            THEIRS: lambda source=source: write_theirs(theirs, source, sizes.seq),
         }
         assert all(write().shape == source.shape for write in runs.values())
         times = in_turns(runs, given.rounds)
-        print(table(f"Greedy decoding, batch of {batch}, {sizes}", times, learned) + "\n")
-    print(versions("torch", "transformers"))
+        where, more = {"batch": batch}, {"parameters": learned}
+        rows += compare(times, [THEIRS], where=where, more=more)
+    report(given, "greedy_decoding", rows, sizes=asdict(sizes), packages=["transformers"])
 
 
 if __name__ == "__main__":

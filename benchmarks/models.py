@@ -168,3 +168,8 @@ MODELS = {
     "x-transformers": XTransformer,
     "Hugging Face Marian": Marian,
 }
+
+
+def parameters(model: nn.Module) -> int:
+    """Count the numbers that a model learns."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

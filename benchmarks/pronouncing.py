@@ -8,7 +8,7 @@ a batch, as in any list of words.
 
 import time
 
-from measure import arguments, versions
+from measure import arguments, report, spread
 from transformer_lit.checkpoints import load_pronouncer
 from transformer_lit.data.pronunciations import load
 
@@ -17,7 +17,7 @@ N_BEAMS = (1, 5)
 
 
 def main():
-    """Measure, and print the table."""
+    """Measure, print the table and save it."""
     given = arguments("Time how many words a second the pronouncer reads.", rounds=15)
     pronouncer = load_pronouncer()
     n_batches = given.rounds + 1
@@ -32,15 +32,14 @@ def main():
             start = time.perf_counter()
             pronouncer.pronounce(batch, n_beams=n_beams)
             measured.append(size / (time.perf_counter() - start))
-    print(f"Pronouncer, batches of {size} words; {given.rounds} rounds\n")
-    print("| | words a second: median | slowest and fastest batch |\n|---|---|---|")
-    for n_beams, measured in speeds.items():
-        _, *counted = measured  # the first warms up
-        counted.sort()
-        name = "greedy" if n_beams == 1 else f"beam of {n_beams}"
-        median = counted[len(counted) // 2]
-        print(f"| {name} | {median:.0f} | {counted[0]:.0f} to {counted[-1]:.0f} |")
-    print("\n" + versions("torch"))
+    rows = [
+        {
+            "decoding": "greedy" if n_beams == 1 else f"beam of {n_beams}",
+            "words a second": spread(measured[1:]),  # the first batch warms up
+        }
+        for n_beams, measured in speeds.items()
+    ]
+    report(given, "pronouncing", rows, sizes={"batch": size})
 
 
 if __name__ == "__main__":

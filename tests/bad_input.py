@@ -204,6 +204,7 @@ CALLS: dict[str, Callable[[], dict[str, object]]] = {
         "v": x(2, 5, 3),
         "mask": MASK,
         "bias": x(2, 5, 5),
+        "causal": True,
         "weigh": attention.softmax_weights,
     },
     "attention.fused_attention": lambda: {
@@ -212,6 +213,7 @@ CALLS: dict[str, Callable[[], dict[str, object]]] = {
         "v": x(2, 5, 3),
         "mask": MASK,
         "bias": x(2, 5, 5),
+        "causal": True,
     },
     "attention.SelfAttention": lambda: {"d_model": 7, "d_head": 3},
     "attention.SelfAttention.forward": lambda: {
@@ -229,6 +231,7 @@ CALLS: dict[str, Callable[[], dict[str, object]]] = {
         "self": multi(),
         "x": x(2, 5, 6),
         "mask": ALL_HEADS,
+        "causal": False,
         "need_weights": False,
         "keys_values": (x(2, 3, 5, 2), x(2, 3, 5, 2)),
     },
@@ -238,6 +241,7 @@ CALLS: dict[str, Callable[[], dict[str, object]]] = {
         "k": x(2, 3, 5, 2),
         "v": x(2, 3, 5, 2),
         "mask": ALL_HEADS,
+        "causal": True,
         "need_weights": True,
     },
     "multi_head.SeparateHeads": lambda: {"d_model": 7, "n_heads": 3, "d_head": 5},

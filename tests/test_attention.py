@@ -22,10 +22,10 @@ BATCH, HEADS, QUERY, KEY, D_HEAD, D_VALUE, D_MODEL, D_HIDDEN = 2, 3, 5, 7, 11, 1
 FORMS = ["explicit", "fused"]
 
 
-def attend(form, q, k, v, mask=None):
+def attend(form, q, k, v, mask=None, **more):
     if form == "fused":
-        return fused_attention(q, k, v, mask)
-    return explicit_attention(q, k, v, mask)[0]
+        return fused_attention(q, k, v, mask, **more)
+    return explicit_attention(q, k, v, mask, **more)[0]
 
 
 def qkv(*leading, d_value=D_VALUE, **options):
@@ -322,6 +322,85 @@ def test_a_layer_with_a_fully_padded_sequence_trains_on(need_weights):
     output.square().sum().backward()
     assert x.grad.isfinite().all() and torch.equal(x.grad[1], torch.zeros(QUERY, D_MODEL))
     assert all(p.grad.isfinite().all() for p in layer.parameters())
+
+
+# ---- looking back only
+
+
+def past(n):
+    return torch.ones(n, n, dtype=torch.bool).tril()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("leading", [(), (BATCH,), (BATCH, HEADS)])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_causal_is_a_mask_of_the_past(form, leading, masked, biased):
+    q, k = torch.randn(2, *leading, KEY, D_HEAD)
+    v = torch.randn(*leading, KEY, D_VALUE)
+    shape = [1] * len(leading) + [KEY, KEY]
+    mask = torch.rand(shape) < 0.5 if masked else None  # some queries have nothing to attend to
+    bias = torch.randn(shape) if biased else None
+    joined = past(KEY).view(shape) & (torch.ones(()).bool() if mask is None else mask)
+    leaves = [[x.clone().requires_grad_() for x in (q, k, v)] for _ in range(2)]
+    output = attend(form, *leaves[0], mask, bias=bias, causal=True)
+    expected = attend("explicit", *leaves[1], joined, bias=bias)
+    assert_close(output, expected)
+    above = torch.randn_like(output)
+    for by_name, by_mask in zip(
+        torch.autograd.grad(output, leaves[0], above),
+        torch.autograd.grad(expected, leaves[1], above),
+        strict=True,
+    ):
+        assert_close(by_name, by_mask)
+
+
+def test_the_kernel_is_told_to_leave_out_the_future(monkeypatch):
+    """Only so it does not compute what nobody may see; a mask would hide it afterwards."""
+    told = []
+
+    def kernel(q, k, v, added, *, is_causal):
+        told.append((added, is_causal))
+        return v
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", kernel)
+    x = torch.randn(BATCH, KEY, D_HEAD)
+    fused_attention(x, x, x, causal=True)
+    fused_attention(x, x, x, past(KEY)[None], causal=True)
+    fused_attention(x, x, x, bias=torch.zeros(1, 1, 1), causal=True)
+    assert told[0] == (None, True)
+    assert all(added is not None and not causal for added, causal in told[1:])
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize(("n", "place"), [(1, 0), (3, 0), (3, 2), (700, 0), (700, 600)])
+def test_nan_of_the_past_is_not_hidden(form, which, n, place):
+    inputs = list(torch.randn(3, BATCH, HEADS, n, D_HEAD))
+    inputs[which][0, 1, place] = torch.nan
+    broken = attend(form, *inputs, causal=True).isnan().any(-1)
+    reached = torch.arange(n) == place if which == 0 else torch.arange(n) >= place
+    assert torch.equal(broken[0, 1], reached) and broken.sum() == reached.sum()
+
+
+def test_large_numbers_that_attention_can_bear_stay_numbers():
+    """Their sum overflows, their products do not."""
+    q = torch.full((1, 1, KEY, D_HEAD), 3e38)
+    k, v = torch.zeros_like(q), torch.randn_like(q)
+    assert_close(attend("fused", q, k, v, causal=True), attend("explicit", q, k, v, causal=True))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_causal_wants_a_key_for_each_query(form):
+    with pytest.raises(ValueError, match="as many queries as keys, got 5 and 7: say in a mask"):
+        attend(form, *qkv(), causal=True)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_mask_given_as_causal_is_refused(form, unchecked_shapes):
+    x = torch.randn(BATCH, KEY, D_HEAD)
+    with pytest.raises(TypeError, match="causal must be True or False, got tensor"):
+        attend(form, x, x, x, causal=past(KEY))
 
 
 # ---- bad input

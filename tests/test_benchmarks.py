@@ -1,29 +1,53 @@
-"""The benchmarks compare the same task, and print their tables. No time is asserted."""
+"""The benchmarks compare the same task, print, save and show what they measured.
 
+No time is asserted.
+"""
+
+import importlib.util
+import platform
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import bs4
 import pytest
 import torch
 from torch.testing import assert_close
 
+import attention
 import greedy_decoding
+import growth
+import import_time
 import measure
 import models
 import training_step
+from tests.browser import load_tool
 from transformer_lit.encoder_decoder import BEGIN_ID, STOP_ID
 
 ROOT = Path(__file__).parents[1]
 SIZES = models.Sizes(vocab_size=31, d_model=24, n_heads=3, n_layers=2, d_ff=37, seq=7, dropout=0.0)
+SCRIPTS = sorted(
+    path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text()
+)
+tool = load_tool("sphinx_benchmarks")
+
+
+# ---- measuring ----------------------------------------------------------------------------------
 
 
 def test_ratios_compare_within_a_round():
     times = {"ours": [1.0, 2.0, 4.0], "other": [2.0, 4.0, 8.0], "busy": [1.0, 6.0, 8.0]}
-    assert measure.ratios(times, "ours") == (1, 1, 1)
-    assert measure.ratios(times, "other") == (2, 2, 2)
-    assert measure.ratios(times, "busy") == (2, 1.5, 2.5)
+    assert measure.ratios(times, "ours") == [1, 1, 1]
+    assert measure.ratios(times, "other") == [2, 2, 2]
+    assert measure.ratios(times, "busy") == [1, 3, 2]
+    assert measure.ratios(times, "busy", base="other") == [0.5, 1.5, 1]
+
+
+def test_the_spread_is_the_median_and_the_middle_half():
+    assert measure.spread([9, 1, 4, 2, 3]) == {"median": 3, "low": 2, "high": 4}
+    assert measure.spread([1 / 3, 2 / 3])["median"] == 0.5
+    assert measure.spread([1 / 3, 1 / 3])["low"] == 0.3333
 
 
 def test_runs_take_turns_and_the_first_round_does_not_count():
@@ -35,19 +59,47 @@ def test_runs_take_turns_and_the_first_round_does_not_count():
     assert [sorted(called[i : i + 3]) for i in range(0, 18, 3)] == [list(names)] * 6
 
 
-def test_the_table_names_ratios_and_parameters():
-    table = measure.table("A", {"ours": [1.0, 1.0], "other": [1.5, 1.5]}, {"ours": 7, "other": 1e3})
-    assert "| ours | 7 | 1.00 | 1.00 to 1.00 |" in table
-    assert table.startswith("A; 2 rounds\n\n|") and "| 1.50 | 1.50 to 1.50 |" in table
+def test_a_row_has_time_and_ratio_and_the_quickest_of_the_others_is_marked():
+    times = {"ours": [1.0, 1.0], "slow": [3.0, 5.0], "quick": [1.5, 1.5], "ours, bare": [1.0, 1.0]}
+    more = {"parameters": dict.fromkeys(times, 7)}
+    rows = measure.compare(times, ["slow", "quick"], where={"n": 5}, more=more)
+    assert [row["implementation"] for row in rows] == list(times)
+    assert [row.pop(measure.BEST, False) for row in rows] == [False, False, True, False]
+    assert rows[1] == {
+        "n": 5,
+        "implementation": "slow",
+        "parameters": 7,
+        "milliseconds": {"median": 4000, "low": 3500, "high": 4500},
+        "times as long as ours": {"median": 4, "low": 3.5, "high": 4.5},
+    }
 
 
-def learned(model: torch.nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+def test_a_table_writes_numbers_as_they_are_read_and_the_best_bold():
+    spread = {"median": 1.234, "low": 0.5, "high": 12.34}
+    rows = [
+        {"name": "a", "count": 8000, "ratio": spread, "sizes": [1, 2]},
+        {"name": "b", "count": 123.4, "ratio": spread, "sizes": [3], measure.BEST: True},
+    ]
+    assert measure.table(rows).splitlines() == [
+        "| name | count | ratio | sizes |",
+        "| --- | --- | --- | --- |",
+        "| a | 8,000 | 1.23 (0.50 to 12.3) | 1 · 2 |",
+        "| **b** | **123** | **1.23 (0.50 to 12.3)** | **3** |",
+    ]
+
+
+def test_exponents_are_those_of_powers():
+    squared = {n: [3 * n**2, 5 * n**2] for n in (2, 4, 16)}
+    assert growth.exponents(squared) == pytest.approx([2, 2])
+    assert growth.exponents({1: [8.0, 1.0], 2: [8.0, 2.0]}) == pytest.approx([0, 1])
+
+
+# ---- the same task ------------------------------------------------------------------------------
 
 
 def test_models_learn_as_many_numbers_but_for_the_differences_that_the_readme_states():
     d, n, vocab_size = SIZES.d_model, SIZES.n_layers, SIZES.vocab_size
-    sizes = {name: learned(make(SIZES)) for name, make in models.MODELS.items()}
+    sizes = {name: models.parameters(make(SIZES)) for name, make in models.MODELS.items()}
     assert sizes["torch.nn.Transformer"] == sizes["ours"]
     assert sizes["ours"] - sizes["Hugging Face Marian"] == 2 * 2 * d + vocab_size
     attentions, norms = 3 * n, 5 * n
@@ -145,24 +197,186 @@ def test_ours_writes_what_marian_writes(batch):
     assert written.shape == (batch, SIZES.seq)
 
 
+def test_the_layers_of_the_attention_benchmark_compute_the_same_forward_and_backward():
+    layers = attention.layers()
+    mine, (flash, torchs) = layers["ours"].layer, (layers[name] for name in attention.OTHERS)
+    projections = mine.q_proj, mine.k_proj, mine.v_proj, mine.out_proj
+    with torch.no_grad():
+        for projection in projections:
+            projection.bias.zero_()
+        theirs = flash.to_q, flash.to_k, flash.to_v, flash.to_out
+        for one, other in zip(projections, theirs, strict=True):
+            other.weight.copy_(one.weight)
+        torchs.layer.in_proj_weight.copy_(torch.cat([one.weight for one in projections[:3]]))
+        torchs.layer.out_proj.weight.copy_(mine.out_proj.weight)
+    for form in ("ours, with a mask", "ours, explicit"):
+        layers[form].layer.load_state_dict(mine.state_dict())
+    x = torch.randn(3, 7, attention.D_MODEL, requires_grad=True)
+    changed = torch.cat([x[:, :4], torch.randn(3, 3, attention.D_MODEL)], 1)
+    outputs = {name: layer(x) for name, layer in layers.items()}
+    for name, layer in layers.items():
+        assert_close(outputs[name], outputs["ours"])
+        slopes = [torch.autograd.grad(outputs[one].square().sum(), x, retain_graph=True)[0]
+                  for one in (name, "ours")]  # fmt: skip
+        assert_close(*slopes)
+        assert_close(layer(changed)[:, :4], outputs[name][:, :4])
+        assert not torch.allclose(layer(changed)[:, 4:], outputs[name][:, 4:])
+
+
+def test_what_grows_keeps_the_width_of_heads_and_the_shape_of_a_block():
+    for size, values in growth.GROWN.items():
+        for value in values:
+            sizes = growth.sized(size, value)
+            assert sizes.d_model == 32 * sizes.n_heads and sizes.d_ff == 4 * sizes.d_model
+    assert growth.sized("n", 128).seq == 128 and growth.sized("n_layers", 8).n_layers == 8
+    assert growth.sized("d_model", 64).d_model == 64 and growth.sized("n", 64) == growth.BASE
+
+
+@pytest.mark.parametrize("line", [line for line in import_time.IMPORTS.values() if line != "pass"])
+def test_what_is_imported_exists(line):
+    assert importlib.util.find_spec(line.split()[1])
+
+
+# ---- the scripts --------------------------------------------------------------------------------
+
+LAYERS = ["x-transformers, flash", "torch.nn.MultiheadAttention", "ours, with a mask"]
+LAYERS = ["ours", *LAYERS, "ours, explicit"]
+METHODS = ["none", "sinusoidal", "learned", "Shaw", "T5", "RoPE", "ALiBi", "Transformer-XL"]
+
+
 @pytest.mark.parametrize(
-    "script, rows",
+    "script, column, entries",
     [
-        ("training_step", list(models.MODELS)),
-        ("greedy_decoding", ["ours", "Hugging Face generate"] * 2),
-        ("pronouncing", ["greedy", "beam of 5"]),
+        ("attention", "implementation", LAYERS * 2),
+        ("greedy_decoding", "implementation", ["ours", "Hugging Face generate"] * 2),
+        ("growth", "grows", ["n", "d_model", "n_layers"] * 2 + ["n", "d_model"]),
+        ("import_time", "implementation", list(import_time.IMPORTS)),
+        ("positions", "method", METHODS * 2),
+        ("pronouncing", "decoding", ["greedy", "beam of 5"]),
+        ("training_step", "implementation", list(models.MODELS)),
     ],
 )
-def test_the_script_prints_its_table(script, rows):
+def test_a_script_prints_what_it_saves_and_with_it_versions_and_machine(
+    script, column, entries, tmp_path
+):
     command = [sys.executable, ROOT / "benchmarks" / f"{script}.py", "--tiny", "--rounds", "2"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    found = re.findall(r"^\| ([^|]+?) \|.* \d[\d.]* to \d[\d.]* \|$", result.stdout, re.M)
-    assert found == rows
-    assert f"torch {torch.__version__}" in result.stdout and "threads" in result.stdout
+    command += ["--save-in", tmp_path]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    result = measure.load(script, tmp_path)
+    assert [row[column] for row in result["rows"]] == entries
+    assert tool.text(script, result).startswith(run.stdout.strip())
+    assert f"2 rounds; Python {platform.python_version()}, torch {torch.__version__}" in run.stdout
+    assert re.search(r"; .*\w.*, \d+ cores, \d+ threads$", run.stdout)
+    saved = (tmp_path / f"{script}.json").read_text(encoding="utf-8")
+    assert platform.node() not in saved and str(ROOT) not in saved
 
 
-def test_too_few_rounds_are_refused():
-    command = [sys.executable, ROOT / "benchmarks" / "training_step.py", "--rounds", "1"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 2 and "must be at least 2, got 1" in result.stderr
+def given(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["script.py", *words])
+    return measure.arguments("Try.", rounds=5)
+
+
+def test_a_small_run_is_saved_only_when_asked(monkeypatch, tmp_path):
+    assert given(monkeypatch).save_in == ROOT / "benchmarks" / "results"
+    assert given(monkeypatch, "--tiny").save_in is None
+    assert given(monkeypatch, "--tiny", "--save-in", str(tmp_path)).save_in == tmp_path
+
+
+def test_too_few_rounds_are_refused(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        given(monkeypatch, "--rounds", "1")
+    assert "must be at least 2, got 1" in capsys.readouterr().err
+
+
+def test_a_result_that_is_missing_is_named_with_the_command_that_makes_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"swimming\.json.*benchmarks/swimming\.py"):
+        measure.load("swimming", tmp_path)
+
+
+# ---- the page -----------------------------------------------------------------------------------
+
+PAGE = (ROOT / "book" / "measured.md").read_text(encoding="utf-8")
+
+
+def test_every_script_is_run_described_and_shown():
+    command = ["make", "--dry-run", "bench"]
+    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    assert sorted(re.findall(r"benchmarks/(\w+)\.py", lines)) == SCRIPTS
+    readme = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `(\w+)\.py`", readme, re.M)) == SCRIPTS
+    assert sorted(re.findall(r"\{benchmark\} (\w+)", PAGE)) == SCRIPTS
+    assert sorted(re.findall(r"\{benchmark-figure\} (\w+)", PAGE)) == sorted(tool.DRAWN)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_has_a_result_of_a_whole_run(script):
+    result = measure.load(script)
+    assert result["rounds"] >= 9 and measure.table(result["rows"])
+
+
+class Directive:
+    """As much of a directive as `load` asks for."""
+
+    error = ValueError
+
+    def __init__(self, name):
+        self.arguments = [name]
+        self.read = []
+        self.state = self.document = self.settings = self.env = self
+
+    def note_dependency(self, path):
+        self.read.append(Path(path).name)
+
+
+def test_a_result_that_is_missing_stops_the_build_and_one_that_changes_is_read_again():
+    directive = Directive("swimming")
+    with pytest.raises(ValueError, match=r"swimming\.json"):
+        tool.load(directive)
+    assert directive.read == ["swimming.json"]
+
+
+def drawn(function, result):
+    figure = tool.plt.figure()
+    function(result, figure)
+    tool.plt.close(figure)
+    return [
+        (line.get_label(), list(line.get_xdata()), list(line.get_ydata()))
+        for ax in figure.axes
+        for line in ax.get_lines()
+    ]
+
+
+def test_the_figures_draw_the_medians():
+    times = {"ours": [1.0, 1.0], "other": [2.0, 4.0]}
+    rows = [row for n in (8, 16) for row in measure.compare(times, ["other"], where={"n": n})]
+    assert drawn(tool.draw_attention, {"rows": rows}) == [
+        ("ours", [8, 16], [1000, 1000]),
+        ("other", [8, 16], [3000, 3000]),
+    ]
+    row = {"grows": "n", "sizes": [8, 32], "milliseconds": [5, 20], "exponent": {"median": 1.0}}
+    rows = [{"what": "a"} | row, {"what": "b"} | row | {"milliseconds": [2, 32]}]
+    assert drawn(tool.draw_growth, {"rows": rows}) == [
+        ("n: exponent 1.00", [1, 4], [1, 4]),
+        ("n: exponent 1.00", [1, 4], [1, 16]),
+    ]
+
+
+def test_the_page_shows_the_numbers_of_the_files(site):
+    html = (site.folder / "book" / "measured.html").read_text(encoding="utf-8")
+    shown = bs4.BeautifulSoup(html, "html.parser").select(".benchmark")
+    for script, part in zip(re.findall(r"\{benchmark\} (\w+)", PAGE), shown, strict=True):
+        result = measure.load(script)
+        lines = measure.table(result["rows"]).replace("**", "").splitlines()[2:]
+        wanted = [text for line in lines for text in line.strip("| ").split(" | ")]
+        assert [cell.get_text() for cell in part.select("tbody td")] == wanted
+        conditions = f"{measure.conditions(result)}. python benchmarks/{script}.py"
+        assert part.select("p")[-1].get_text() == conditions
+
+
+def test_what_the_page_says_of_the_layers_holds():
+    rows = {(row["n"], row["implementation"]): row for row in measure.load("attention")["rows"]}
+    times = {key: row["milliseconds"]["median"] for key, row in rows.items()}
+    for name in attention.layers():
+        assert times[2048, name] > 2 * times[1024, name]
+    assert max(attention.layers(), key=lambda name: times[2048, name]) == "ours, explicit"

@@ -8,6 +8,7 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from transformer_lit.multi_head import MultiHeadAttention, SeparateHeads
+from transformer_lit.relative_positions import ALiBi, RoPE, Shaw
 
 # Sizes are different primes: a swapped axis cannot fit. (d_model is a multiple of the heads.)
 BATCH, SEQ, HEADS, D_HEAD = 2, 7, 3, 5
@@ -287,6 +288,29 @@ def test_one_head_with_nothing_to_attend_to_adds_nothing(form):
     with torch.no_grad():
         layer.out_proj.weight[:, D_HEAD : 2 * D_HEAD] = 0
     assert_close(output, run(form, layer, x))
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("position", [None, "RoPE", "ALiBi", "Shaw"])
+def test_causal_is_a_mask_of_the_past(need_weights, padded, position):
+    position = {
+        None: lambda: None,
+        "RoPE": lambda: RoPE(d_head=4, layout="interleaved"),
+        "ALiBi": lambda: ALiBi(n_heads=HEADS),
+        "Shaw": lambda: Shaw(d_head=4, clip=2),
+    }[position]()
+    layer = MultiHeadAttention(d_model=4 * HEADS, n_heads=HEADS, position=position)
+    x = torch.randn(BATCH, SEQ, 4 * HEADS)
+    past = torch.ones(1, 1, SEQ, SEQ, dtype=torch.bool).tril()
+    mask = (torch.arange(SEQ) < torch.tensor([[SEQ], [3]]))[:, None, None] if padded else None
+    output, weights = layer(x, mask=mask, causal=True, need_weights=need_weights)
+    joined = past if mask is None else past & mask
+    expected, expected_weights = layer(x, mask=joined, need_weights=need_weights)
+    assert_close(output, expected)
+    if need_weights:
+        assert_close(weights, expected_weights)
+        assert not weights[~past.expand_as(weights)].any()
 
 
 # ---- bad input

@@ -352,6 +352,7 @@ def fingerprint(root: pathlib.Path) -> str:
     files += pathlib.Path(__file__).parent.glob("*.py")
     files += [path for path in (root / "book").rglob("*") if path.is_file()]
     files += (root / "transformer_lit").rglob("*.py")  # book/api.md shows their docstrings
+    files += (root / "benchmarks").rglob("*.*")  # book/measured.md shows their results
     return digest(files + pronouncer_sources(), last_commit(root))
 
 

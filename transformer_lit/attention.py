@@ -101,6 +101,7 @@ def explicit_attention(
     mask: Mask | None = None,
     *,
     bias: Bias | None = None,
+    causal: bool = False,
     weigh: Callable[..., Tensor] = softmax_weights,
 ) -> tuple[Float[Tensor, "*batch query d_value"], Scores]:
     """Attend, step by step: ``softmax(q k.T / sqrt(d_head)) v``, and the weights beside it.
@@ -113,17 +114,22 @@ def explicit_attention(
             their size or 1.
         bias: added to the scores; chapter 07 puts distances in. As many axes as the scores, each
             of their size or 1.
+        causal: let each query attend to its own place and those before it only, as the mask of
+            chapter 08 does; there must be as many queries as keys.
         weigh: what turns scores and mask into weights; chapter 04 tries others than softmax.
 
     Raises:
-        ValueError: if widths, lengths, dtypes or leading axes do not fit, a size is zero, or the
-            mask or the bias does not fit.
+        ValueError: if widths, lengths, dtypes or leading axes do not fit, a size is zero, the mask
+            or the bias does not fit, or ``causal`` meets more keys than queries, or fewer.
+        TypeError: if ``causal`` is not a bool.
     """
     _check(q, k, v)
     scores = dot_product_scores(q, k)
     if bias is not None:
         _check_bias(bias, scores.shape)
         scores = scores + bias.to(scores.dtype)
+    if _is_causal(causal, scores.shape):
+        mask = _without_future(mask, q, k)
     weights = weigh(scores, mask)
     return weights @ v, weights
 
@@ -135,19 +141,26 @@ def fused_attention(
     mask: Mask | None = None,
     *,
     bias: Bias | None = None,
+    causal: bool = False,
 ) -> Float[Tensor, "*batch query d_value"]:
     """Attend in one fused kernel, which never stores the weights: the same output, faster.
 
+    With ``causal`` and neither mask nor bias the kernel leaves out most of what lies in the future;
+    a mask that says the same is applied to scores that were computed.
+
     Raises:
-        ValueError: as ``explicit_attention``.
+        ValueError, TypeError: as ``explicit_attention``.
     """
     _check(q, k, v)
     shape = (*q.shape[:-1], k.shape[-2])
-    some = None
+    skips = _is_causal(causal, shape) and mask is None and bias is None
+    if causal and not skips:
+        mask = _without_future(mask, q, k)
+    some = added = None
     if mask is not None:
         check_mask(mask, shape)
         added = mask
-    elif bias is None:
+    elif bias is None and not skips:
         # Without either, PyTorch's kernel for the CPU turns NaN into zeros if all scores of a query
         # are NaN (https://github.com/pytorch/pytorch/issues/141128): it would hide a broken model.
         added = q.new_zeros((1,) * (q.ndim - 1) + k.shape[-2:-1])
@@ -157,11 +170,16 @@ def fused_attention(
         if mask is not None:  # the kernel takes one or the other, so the mask becomes -inf
             some = mask.any(-1, keepdim=True)
             added = added.masked_fill(~mask, -torch.inf).masked_fill(~some, 0)
+    if skips:  # the kernel takes nothing to add beside it, so what is NaN comes back in the end
+        nan = _nan_of_the_past(q.detach(), k.detach())
     if q.ndim < 4:
         # With fewer axes than (batch, heads, seq, width) PyTorch quietly takes its unfused path.
-        q, k, v, added = (x[(None,) * (4 - x.ndim)] for x in (q, k, v, added))
-    output = F.scaled_dot_product_attention(q, k, v, added)
+        q, k, v = (x[(None,) * (4 - x.ndim)] for x in (q, k, v))
+        added = None if added is None else added[(None,) * (4 - added.ndim)]
+    output = F.scaled_dot_product_attention(q, k, v, added, is_causal=skips)
     output = output.reshape(*shape[:-1], v.shape[-1])
+    if skips:
+        return output + nan
     return output if some is None else output.masked_fill(~some, 0)
 
 
@@ -254,6 +272,32 @@ def _check_bias(bias: Tensor, shape: tuple[int, ...]) -> None:
             f"bias of shape {tuple(bias.shape)} does not fit scores of shape {tuple(shape)}: "
             "it needs as many axes, each of the same size or 1"
         )
+
+
+def _is_causal(causal: bool, shape: tuple[int, ...]) -> bool:
+    if not isinstance(causal, bool):  # a mask given here would count as True
+        raise TypeError(f"causal must be True or False, got {causal!r}")
+    if causal and shape[-2] != shape[-1]:
+        raise ValueError(
+            f"causal needs as many queries as keys, got {shape[-2]} and {shape[-1]}: "
+            "say in a mask which of the keys each query may attend to"
+        )
+    return causal
+
+
+def _without_future(mask: Mask | None, q: Tensor, k: Tensor) -> Tensor:
+    past = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
+    past = past[(None,) * (q.ndim - 2)]
+    if mask is None:
+        return past
+    check_mask(mask, (*q.shape[:-1], k.shape[-2]))
+    return mask & past
+
+
+def _nan_of_the_past(q: Tensor, k: Tensor) -> Tensor:
+    """Give zeros, and NaN to each query that has NaN in itself or in a key it may attend to."""
+    broken = q.sum(-1).isnan() | (k.sum(-1).isnan().cumsum(-1) > 0)
+    return q.new_zeros(q.shape[:-1]).masked_fill(broken, torch.nan)[..., None]
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor) -> None:

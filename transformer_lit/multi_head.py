@@ -64,6 +64,7 @@ class MultiHeadAttention(nn.Module):
         x: Float[Tensor, "batch query d_model"],
         *,
         mask: Mask | None = None,
+        causal: bool = False,
         need_weights: bool = False,
         keys_values: tuple[Heads, Heads] | None = None,
     ) -> tuple[Float[Tensor, "batch query d_model"], Float[Tensor, "batch heads query key"] | None]:
@@ -75,17 +76,21 @@ class MultiHeadAttention(nn.Module):
         Args:
             x: the vectors.
             mask: True = may attend; ``(batch or 1, heads or 1, query or 1, key or 1)``.
+            causal: let each vector attend to its own place and those before it only. With no mask
+                beside it and no bias of positions, this is faster than a mask that says the same.
             need_weights: also return each head's weights, at the price of the explicit form.
             keys_values: attend to these, made by the method of this name, instead of to ``x``.
 
         Raises:
-            ValueError: if ``x`` is not ``d_model`` wide, is empty or of another dtype, or the mask
-                is not boolean or does not fit.
+            ValueError: if ``x`` is not ``d_model`` wide, is empty or of another dtype, the mask is
+                not boolean or does not fit, or ``causal`` is given with other keys than of ``x``
+                and they are not as many.
+            TypeError: if ``causal`` is not a bool.
         """
         check_vectors(x, self.q_proj)
         q = self._split(self.q_proj(x))
         k, v = self.keys_values(x) if keys_values is None else keys_values
-        heads, weights = self.attend(q, k, v, mask=mask, need_weights=need_weights)
+        heads, weights = self.attend(q, k, v, mask=mask, causal=causal, need_weights=need_weights)
         return self.out_proj(heads), weights
 
     def attend(
@@ -95,13 +100,15 @@ class MultiHeadAttention(nn.Module):
         v: Float[Tensor, "batch heads key d_head"],
         *,
         mask: Mask | None = None,
+        causal: bool = False,
         need_weights: bool = False,
     ) -> tuple[Float[Tensor, "batch query d_model"], Float[Tensor, "batch heads query key"] | None]:
         """Do what lies between the projections: let every head attend, and join the results.
 
         Raises:
-            ValueError: if keys and values differ in width, or the mask is not boolean or does not
-                fit.
+            ValueError: if keys and values differ in width, the mask is not boolean or does not
+                fit, or ``causal`` meets more keys than queries, or fewer.
+            TypeError: if ``causal`` is not a bool.
         """
         if k.shape[-1] != v.shape[-1]:
             raise ValueError(f"keys are {k.shape[-1]} wide, values {v.shape[-1]}: they must agree")
@@ -111,11 +118,11 @@ class MultiHeadAttention(nn.Module):
             q, k = position.rotate(q, k)
             bias = position.bias(q, k)
         if need_weights or (position is not None and position.needs_weights):
-            heads, weights = explicit_attention(q, k, v, mask, bias=bias)
+            heads, weights = explicit_attention(q, k, v, mask, bias=bias, causal=causal)
             extra = None if position is None else position.extra(weights)
             heads = heads if extra is None else heads + extra
         else:
-            heads, weights = fused_attention(q, k, v, mask, bias=bias), None
+            heads, weights = fused_attention(q, k, v, mask, bias=bias, causal=causal), None
         return heads.transpose(1, 2).flatten(2), weights if need_weights else None
 
     def _split(self, x: Tensor) -> Heads:
