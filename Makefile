@@ -27,7 +27,7 @@ KERNEL := env -u MPLBACKEND CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=2 PYTHONHASHSE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book pdf serve test colab notebooks lighthouse bench lint clean set-up constraints
+.PHONY: help book pdf serve test colab notebooks lighthouse bench mutants lint clean set-up constraints
 
 help: ## list what you can do
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)$$/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -66,6 +66,9 @@ bench: $(INSTALLED) ## measure the speed, beside other public implementations to
 	@$(BIN)/python benchmarks/pronouncing.py
 	@$(BIN)/python benchmarks/growth.py
 
+mutants: $(INSTALLED) ## break the code in one place at a time: do tests notice? (ONLY=window)
+	@OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= $(BIN)/python tools/mutants.py $(ONLY)
+
 lint: $(INSTALLED) ## check the code without running it: style, types, dependencies
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
@@ -73,7 +76,7 @@ lint: $(INSTALLED) ## check the code without running it: style, types, dependenc
 	@$(BIN)/deptry . 2>/dev/null || $(BIN)/deptry .
 
 clean: ## delete what was built; the environments in .venv* stay
-	rm -rf _build build dist runs .coverage .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf _build build dist mutants runs .coverage .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -path './$(VENV)*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 # Not listed: what the others need.

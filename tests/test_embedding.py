@@ -56,6 +56,11 @@ def test_the_tied_output_leaves_the_factor_out():
     assert TiedOutput(table)(torch.ones(4)).tolist() == [10, 26]
 
 
+def test_a_table_may_be_a_single_number():
+    model = Embedding(vocab_size=1, d_model=1)
+    assert torch.equal(model(torch.tensor([0, 0])), model.weight.expand(2, 1))
+
+
 # ---- properties
 
 
@@ -207,6 +212,14 @@ def test_ids_that_are_no_integers_are_refused(dtype, unchecked_shapes):
 def test_a_vector_of_the_wrong_width_is_refused(unchecked_shapes):
     with pytest.raises(ValueError, match=f"x must be {D_MODEL} wide.* got {VOCAB}"):
         TiedOutput(embedding())(torch.randn(BATCH, VOCAB))
+
+
+def test_a_vector_of_another_dtype_is_refused_but_under_autocast():
+    output, x = TiedOutput(embedding()), torch.randn(BATCH, D_MODEL)
+    with pytest.raises(ValueError, match=r"x is torch\.bfloat16, the embedding torch\.float32"):
+        output(x.bfloat16())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_close(output(x.bfloat16()).float(), output(x).float())
 
 
 # ---- broken variants are caught

@@ -351,7 +351,7 @@ def test_an_additive_mask_without_real_numbers_is_refused(unchecked_shapes, dtyp
         to_additive(causal_mask(SEQ), dtype)
 
 
-@pytest.mark.parametrize("bias", [-0.5, 1.0, -8192.0, math.inf, math.nan])
+@pytest.mark.parametrize("bias", [-0.5, 1.0, -8192.0, -9000.0, math.inf, math.nan])
 def test_a_bias_is_no_mask(bias):
     with pytest.raises(ValueError, match=rf"0 or below -9000\.0, got {bias}"):
         from_additive(torch.tensor([0.0, -math.inf, bias]))

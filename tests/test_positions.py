@@ -68,6 +68,13 @@ def test_learned_rows_are_added_by_hand():
     assert layer(torch.tensor([[[3.0, 5.0], [7.0, 11.0]]])).tolist() == [[[4, 7], [17, 31]]]
 
 
+def test_a_table_may_have_a_single_place():
+    x = torch.tensor([[[5.0]]])
+    assert OneHotPositions(max_len=1)(x).tolist() == [[[5, 1]]]
+    learned = LearnedPositions(d_model=1, max_len=1)
+    assert torch.equal(learned(x), x + learned.table)
+
+
 # ---- properties
 
 

@@ -45,6 +45,10 @@ def test_one_hot_by_hand():
     assert one_hot(torch.tensor([1, 0, 2]), 3).tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
 
 
+def test_one_hot_of_a_single_symbol_is_all_ones():
+    assert one_hot(torch.tensor([0, 0]), 1).tolist() == [[1], [1]]
+
+
 def test_pad_by_hand():
     ids, lengths = pad([torch.tensor([3, 1, 20]), torch.tensor([3, 9, 20, 25])])
     assert ids.tolist() == [[3, 1, 20, 0], [3, 9, 20, 25]]
@@ -60,6 +64,10 @@ def test_real_positions_by_hand():
     real = real_positions(torch.tensor([0, 1, 3]), 3)
     assert real.dtype == torch.bool
     assert real.tolist() == [[False] * 3, [True, False, False], [True] * 3]
+
+
+def test_no_positions_are_real_where_there_are_none():
+    assert real_positions(torch.tensor([0, 0]), 0).shape == (2, 0)
 
 
 # ---- properties
@@ -140,6 +148,15 @@ def test_a_nan_in_the_input_stays_where_it_was():
     assert pad(parts).values.isnan().nonzero().tolist() == [[2, 1, 3]]
 
 
+def test_what_is_made_lies_where_the_input_lies():
+    """Also where new tensors are made elsewhere, as on a machine whose default is its GPU."""
+    tokens, lengths = torch.tensor([2, 0]), torch.tensor([1, 3])
+    with torch.device("meta"):
+        vectors, real = one_hot(tokens, 3), real_positions(lengths, 3)
+    assert vectors.tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert real.tolist() == [[True, False, False], [True] * 3]
+
+
 # ---- agreement with PyTorch
 
 
@@ -184,13 +201,14 @@ def test_a_symbol_that_is_special_already_is_refused():
 
 
 def test_without_an_unknown_symbol_a_foreign_one_is_refused():
-    with pytest.raises(ValueError, match=r"unknown symbol 'é'; this vocabulary knows: <pad> c a f"):
+    with pytest.raises(ValueError, match=r"unknown symbol 'é'; .* knows: <pad> c a f$"):
         Vocabulary("caf", specials=(PAD,)).encode("café")
 
 
-def test_the_message_about_a_large_vocabulary_is_cut():
-    words = [f"w{i}" for i in range(47)]
-    with pytest.raises(ValueError, match=r"unknown symbol 'saw'.* w39 \.\.\.$"):
+@pytest.mark.parametrize(("n", "end"), [(40, "w39"), (41, r"w39 \.\.\."), (47, r"w39 \.\.\.")])
+def test_the_message_about_a_vocabulary_is_cut_behind_forty_symbols(n, end):
+    words = [f"w{i}" for i in range(n)]
+    with pytest.raises(ValueError, match=f"unknown symbol 'saw'.* w38 {end}$"):
         Vocabulary(words, specials=()).id_of("saw")
 
 
@@ -204,6 +222,36 @@ def test_an_empty_word_is_refused(empty):
 def test_decoding_an_id_outside_the_vocabulary_is_refused(bad):
     with pytest.raises(ValueError, match=rf"ids \[{bad}\] are outside a vocabulary of 5 symbols"):
         Vocabulary("cat").decode([2, bad, 3])
+
+
+NO_ROW_OF_IDS = [
+    torch.tensor([1.0]),
+    torch.tensor([True]),
+    torch.tensor([1j]),
+    torch.tensor([[1]]),
+    torch.tensor(1),
+]
+
+
+@pytest.mark.parametrize("bad", NO_ROW_OF_IDS, ids=str)
+def test_what_is_no_row_of_integers_is_refused(bad, unchecked_shapes):
+    got = rf"got {bad.dtype} of shape \({', '.join(map(str, bad.shape))},?\)"
+    with pytest.raises(ValueError, match=rf"ids must be integers \(seq,\), {got}"):
+        Vocabulary("cat").decode(bad)
+    with pytest.raises(ValueError, match=f"lengths must be integers, {got}"):
+        real_positions(bad, SEQ)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5])
+def test_one_hot_vectors_of_an_impossible_size_are_refused(size, unchecked_shapes):
+    with pytest.raises(ValueError, match=f"vocab_size must be at least 1 and whole, got {size}"):
+        one_hot(torch.tensor([0]), size)
+
+
+@pytest.mark.parametrize("seq", [-1, 2.5])
+def test_an_impossible_number_of_positions_is_refused(seq, unchecked_shapes):
+    with pytest.raises(ValueError, match=f"seq must be at least 0 and whole, got {seq}"):
+        real_positions(torch.tensor([0]), seq)
 
 
 @pytest.mark.parametrize("bad", [-1, VOCAB])

@@ -183,3 +183,9 @@ def test_one_sequence_without_a_batch_axis_is_refused(unchecked_shapes):
 def test_nothing_to_classify_is_refused(shape):
     with pytest.raises(ValueError, match=rf"not empty, got shape \({shape[0]}, {shape[1]}\)"):
         classifier(3)(torch.zeros(shape, dtype=torch.long))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_ids_that_are_no_integers_are_refused(unchecked_shapes, dtype):
+    with pytest.raises(ValueError, match=f"ids must be integers, got {dtype}"):
+        windows(torch.ones(BATCH, SEQ, dtype=dtype), 3)
