@@ -27,7 +27,7 @@ KERNEL := env -u MPLBACKEND CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=2 PYTHONHASHSE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book pdf serve test colab notebooks lighthouse bench mutants lint clean set-up constraints
+.PHONY: help book pdf serve test test-notebooks colab notebooks lighthouse bench mutants lint audit clean set-up constraints
 
 help: ## list what you can do
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)$$/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -45,6 +45,9 @@ serve: $(INSTALLED) ## build the site if anything changed, and serve it on this 
 
 test: $(INSTALLED) $(LINT) ## run every check: style, tests, each notebook against its outputs
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --dist=loadfile $(COVERAGE)
+	@$(MAKE) --no-print-directory test-notebooks
+
+test-notebooks: $(INSTALLED) ## run each notebook and compare it with its stored outputs
 	@$(KERNEL) $(BIN)/python -m pytest $(NBVAL) --nbval-current-env book/*.ipynb
 
 colab: $(COLAB)/.installed ## run every committed notebook as in Colab (ONLY="04 05": these)
@@ -74,6 +77,9 @@ lint: $(INSTALLED) ## check the code without running it: style, types, dependenc
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/deptry . 2>/dev/null || $(BIN)/deptry .
+
+audit: $(INSTALLED) ## ask PyPI whether a version of constraints.txt has a known vulnerability
+	@$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 clean: ## delete what was built; the environments in .venv* stay
 	rm -rf _build build dist mutants runs .coverage .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -374,9 +374,21 @@ def test_the_page_shows_the_numbers_of_the_files(site):
         assert part.select("p")[-1].get_text() == conditions
 
 
+def layers_measured():
+    """The rows of the attention benchmark by length and name."""
+    return {(row["n"], row["implementation"]): row for row in measure.load("attention")["rows"]}
+
+
+@pytest.mark.parametrize("n", attention.LENGTHS)
+def test_our_layer_keeps_up_with_the_quickest_and_takes_no_more_memory(n):
+    flash = layers_measured()[n, attention.OTHERS[0]]
+    assert flash["times as long as ours"]["median"] >= 0.95
+    assert layers_measured()[n, "ours"]["MiB"] <= 1.2 * flash["MiB"]
+
+
 def test_what_the_page_says_of_the_layers_holds():
-    rows = {(row["n"], row["implementation"]): row for row in measure.load("attention")["rows"]}
-    times = {key: row["milliseconds"]["median"] for key, row in rows.items()}
+    times = {key: row["milliseconds"]["median"] for key, row in layers_measured().items()}
+    assert times[2048, "ours, with a mask"] > 1.2 * times[2048, "ours"]
     for name in attention.layers():
         assert times[2048, name] > 2 * times[1024, name]
     assert max(attention.layers(), key=lambda name: times[2048, name]) == "ours, explicit"

@@ -117,6 +117,7 @@ def test_ci_covers_every_python_from_the_oldest_allowed():
     assert project["requires-python"] == f">={strict[0]}"
     assert jobs["strict"]["steps"][-1]["run"] == ".ci/run"
     assert jobs["newest"]["steps"][-1]["run"] == "make test LAX=1"
+    assert jobs["audit"]["steps"][-1]["run"] == "make audit"
 
 
 def test_the_script_of_ci_can_be_run_and_runs_the_three_commands():

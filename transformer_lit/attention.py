@@ -153,7 +153,7 @@ def fused_attention(
     """
     _check(q, k, v)
     shape = (*q.shape[:-1], k.shape[-2])
-    skips = _is_causal(causal, shape) and mask is None and bias is None
+    skips = _is_causal(causal, shape) and mask is None and bias is None and not _lost_nan(q, k)
     if causal and not skips:
         mask = _without_future(mask, q, k)
     some = added = None
@@ -161,25 +161,19 @@ def fused_attention(
         check_mask(mask, shape)
         added = mask
     elif bias is None and not skips:
-        # Without either, PyTorch's kernel for the CPU turns NaN into zeros if all scores of a query
-        # are NaN (https://github.com/pytorch/pytorch/issues/141128): it would hide a broken model.
-        added = q.new_zeros((1,) * (q.ndim - 1) + k.shape[-2:-1])
+        added = q.new_zeros((1,) * (q.ndim - 1) + k.shape[-2:-1])  # so that NaN is not lost
     if bias is not None:
         _check_bias(bias, shape)
         added = bias.to(q.dtype)
         if mask is not None:  # the kernel takes one or the other, so the mask becomes -inf
             some = mask.any(-1, keepdim=True)
             added = added.masked_fill(~mask, -torch.inf).masked_fill(~some, 0)
-    if skips:  # the kernel takes nothing to add beside it, so what is NaN comes back in the end
-        nan = _nan_of_the_past(q.detach(), k.detach())
     if q.ndim < 4:
         # With fewer axes than (batch, heads, seq, width) PyTorch quietly takes its unfused path.
         q, k, v = (x[(None,) * (4 - x.ndim)] for x in (q, k, v))
         added = None if added is None else added[(None,) * (4 - added.ndim)]
     output = F.scaled_dot_product_attention(q, k, v, added, is_causal=skips)
     output = output.reshape(*shape[:-1], v.shape[-1])
-    if skips:
-        return output + nan
     return output if some is None else output.masked_fill(~some, 0)
 
 
@@ -294,10 +288,11 @@ def _without_future(mask: Mask | None, q: Tensor, k: Tensor) -> Tensor:
     return mask & past
 
 
-def _nan_of_the_past(q: Tensor, k: Tensor) -> Tensor:
-    """Give zeros, and NaN to each query that has NaN in itself or in a key it may attend to."""
-    broken = q.sum(-1).isnan() | (k.sum(-1).isnan().cumsum(-1) > 0)
-    return q.new_zeros(q.shape[:-1]).masked_fill(broken, torch.nan)[..., None]
+def _lost_nan(q: Tensor, k: Tensor) -> bool:
+    # Given nothing to add to the scores, PyTorch's kernel for the CPU turns NaN into zeros if all
+    # scores of a query are NaN (https://github.com/pytorch/pytorch/issues/141128): it would hide a
+    # broken model.
+    return q.device.type == "cpu" and bool((q.detach().sum() + k.detach().sum()).isnan())
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
