@@ -24,7 +24,7 @@ B = tool.Survivor("windows", "return x or y", "return x and y")
 def test_the_floors_of_the_first_sixteen_chapters_are_mutated_and_their_tests_run():
     assert SETTINGS["only_mutate"] == [f"transformer_lit/{name}.py" for name in FLOORS]
     tests = SETTINGS["pytest_add_cli_args_test_selection"]
-    assert tests == [f"tests/test_{name}.py" for name in FLOORS]
+    assert tests == [f"tests/test_{name}.py" for name in (*FLOORS, "bad_input")]
     assert tuple(REPORT) == FLOORS
 
 
@@ -145,9 +145,11 @@ def test_only_the_tests_of_its_own_floor_count(mutated, monkeypatch):
 
     state, counted = MutmutState(), []
     monkeypatch.setattr("mutmut.stats.state", lambda: state)
-    for floor in ("window", "encoder", "encoder_decoder"):
-        monkeypatch.setenv("PYTEST_CURRENT_TEST", f"tests/test_{floor}.py::test_x (call)")
+    tests = [f"tests/test_{floor}.py::test_x" for floor in ("window", "encoder", "encoder_decoder")]
+    tests += [f"{tool.BAD_INPUT}[{floor}.f]" for floor in ("encoder", "encoder_decoder")]
+    for test in tests:
+        monkeypatch.setenv("PYTEST_CURRENT_TEST", f"{test} (call)")
         trampoline.record_trampoline_hit("transformer_lit.encoder.x_f")
         counted.append(len(state._stats))
         state._stats.clear()
-    assert counted == [0, 1, 0]
+    assert counted == [0, 1, 0, 1, 0]

@@ -4,8 +4,8 @@
     python tools/mutants.py window       all mutants of this floor
 
 A mutant is the code with one thing changed: a `<` that is `<=`, an argument left out. It is killed
-when a test of its own floor fails, `tests/test_window.py` for `window`; otherwise it survived. The
-tool is mutmut, whose settings stand in pyproject.toml; what it made and found so far lies in
+when a test of its own floor fails, for `window` one of `tests/test_window.py` or of the rows of
+`window` in the table of bad input; otherwise it survived. The tool is mutmut, whose settings stand in pyproject.toml; what it made and found so far lies in
 `mutants/`, and a run that was stopped goes on from there. `mutmut browse` shows it.
 
 The result is `tests/mutants.md`. Behind each survivor stands a sentence, written by hand, that says
@@ -25,13 +25,14 @@ REPORT = ROOT / "tests" / "mutants.md"
 ENOUGH = 0.9
 UNEXPLAINED = "?"
 KILLED = {"killed", "timeout"}
+BAD_INPUT = "tests/test_bad_input.py::test_bad_input_is_refused_by_name"
 
 INTRODUCTION = """\
 # Mutants
 
 `make mutants` changes the floors of chapters 01 to 16 in one place at a time, with
-[mutmut](https://mutmut.readthedocs.io), and runs the tests of the floor: `tests/test_window.py` for
-`window`, and no other. A mutant is killed when one of them fails. Left out are the messages of
+[mutmut](https://mutmut.readthedocs.io), and runs the tests of the floor: for `window` those of
+`tests/test_window.py`, its rows in `tests/test_bad_input.py`, and no other. A mutant is killed when one of them fails. Left out are the messages of
 errors, annotations, and what stands outside of functions. The tool writes this page; only the
 sentence behind each survivor is written by hand.
 """
@@ -139,7 +140,8 @@ def prepare_mutmut() -> None:
 
     def record_own(name: str, caller: str | None = None) -> None:
         floor = name.split(".")[1]
-        if os.environ.get("PYTEST_CURRENT_TEST", "").startswith(f"tests/test_{floor}.py::"):
+        test = os.environ.get("PYTEST_CURRENT_TEST", "")
+        if test.startswith((f"tests/test_{floor}.py::", BAD_INPUT + f"[{floor}.")):
             record(name, caller)
 
     def run_quick_first(self, *, mutant_name: str | None, tests: Iterable[str]) -> int:
