@@ -392,3 +392,11 @@ def test_what_the_page_says_of_the_layers_holds():
     for name in attention.layers():
         assert times[2048, name] > 2 * times[1024, name]
     assert max(attention.layers(), key=lambda name: times[2048, name]) == "ours, explicit"
+
+
+def test_what_the_page_says_of_layers_on_layers_holds():
+    rows = [row for row in measure.load("growth")["rows"] if row["grows"] == "n_layers"]
+    assert rows
+    for row in rows:
+        (one, *_, eight), times = row["sizes"], row["milliseconds"]
+        assert (one, eight) == (1, 8) and times[-1] < 8 * times[0]
