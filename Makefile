@@ -22,8 +22,10 @@ COVERAGE := --cov --cov-report=term --cov-fail-under=95
 NBVAL := --nbval --nbval-sanitize-with tests/nbval.cfg
 endif
 
-# Notebooks are compared in the environment that tools/notebooks.py executes them in.
-KERNEL := env -u MPLBACKEND CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=2 PYTHONHASHSEED=0
+# On each core one test file or notebook at a time, with one thread. Notebooks are compared in the
+# environment that tools/notebooks.py executes them in, but for the number of threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --dist=loadfile
+KERNEL := env -u MPLBACKEND CUDA_VISIBLE_DEVICES= PYTHONHASHSEED=0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -44,11 +46,11 @@ serve: $(INSTALLED) ## build the site if anything changed, and serve it on this 
 	@$(BIN)/python tools/site.py --if-stale --serve
 
 test: $(INSTALLED) $(LINT) ## run every check: style, tests, each notebook against its outputs
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --dist=loadfile $(COVERAGE)
+	@$(PYTEST) $(COVERAGE)
 	@$(MAKE) --no-print-directory test-notebooks
 
 test-notebooks: $(INSTALLED) ## run each notebook and compare it with its stored outputs
-	@$(KERNEL) $(BIN)/python -m pytest $(NBVAL) --nbval-current-env book/*.ipynb
+	@$(KERNEL) $(PYTEST) $(NBVAL) --nbval-current-env book/*.ipynb
 
 colab: $(COLAB)/.installed ## run every committed notebook as in Colab (ONLY="04 05": these)
 	@$(COLAB)/bin/python tools/colab.py $(ONLY)

@@ -400,7 +400,7 @@ def test_causal_wants_a_key_for_each_query(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_mask_given_as_causal_is_refused(form, unchecked_shapes):
     x = torch.randn(BATCH, KEY, D_HEAD)
-    with pytest.raises(TypeError, match="causal must be True or False, got tensor"):
+    with pytest.raises(ValueError, match="causal must be True or False, got tensor"):
         attend(form, x, x, x, causal=past(KEY))
 
 

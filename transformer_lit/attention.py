@@ -115,13 +115,13 @@ def explicit_attention(
         bias: added to the scores; chapter 07 puts distances in. As many axes as the scores, each
             of their size or 1.
         causal: let each query attend to its own place and those before it only, as the mask of
-            chapter 08 does; there must be as many queries as keys.
+            chapter 08 does; with ``mask``, where both allow it.
         weigh: what turns scores and mask into weights; chapter 04 tries others than softmax.
 
     Raises:
         ValueError: if widths, lengths, dtypes or leading axes do not fit, a size is zero, the mask
-            or the bias does not fit, or ``causal`` meets more keys than queries, or fewer.
-        TypeError: if ``causal`` is not a bool.
+            or the bias does not fit, or ``causal`` is no bool, or is True and there are not as many
+            keys as queries.
     """
     _check(q, k, v)
     scores = dot_product_scores(q, k)
@@ -145,11 +145,11 @@ def fused_attention(
 ) -> Float[Tensor, "*batch query d_value"]:
     """Attend in one fused kernel, which never stores the weights: the same output, faster.
 
-    With ``causal`` and neither mask nor bias the kernel leaves out most of what lies in the future;
-    a mask that says the same is applied to scores that were computed.
+    With ``causal`` and neither mask nor bias the kernel can skip blocks that lie wholly in the
+    future, which saves time in long sequences; otherwise it computes all scores and hides some.
 
     Raises:
-        ValueError, TypeError: as ``explicit_attention``.
+        ValueError: as ``explicit_attention``.
     """
     _check(q, k, v)
     shape = (*q.shape[:-1], k.shape[-2])
@@ -270,7 +270,7 @@ def _check_bias(bias: Tensor, shape: tuple[int, ...]) -> None:
 
 def _is_causal(causal: bool, shape: tuple[int, ...]) -> bool:
     if not isinstance(causal, bool):  # a mask given here would count as True
-        raise TypeError(f"causal must be True or False, got {causal!r}")
+        raise ValueError(f"causal must be True or False, got {causal!r}")
     if causal and shape[-2] != shape[-1]:
         raise ValueError(
             f"causal needs as many queries as keys, got {shape[-2]} and {shape[-1]}: "
@@ -292,7 +292,7 @@ def _lost_nan(q: Tensor, k: Tensor) -> bool:
     # Given nothing to add to the scores, PyTorch's kernel for the CPU turns NaN into zeros if all
     # scores of a query are NaN (https://github.com/pytorch/pytorch/issues/141128): it would hide a
     # broken model.
-    return q.device.type == "cpu" and bool((q.detach().sum() + k.detach().sum()).isnan())
+    return q.device.type == "cpu" and not (q.detach().sum() + k.detach().sum()).isfinite()
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor) -> None:

@@ -76,16 +76,16 @@ class MultiHeadAttention(nn.Module):
         Args:
             x: the vectors.
             mask: True = may attend; ``(batch or 1, heads or 1, query or 1, key or 1)``.
-            causal: let each vector attend to its own place and those before it only. With no mask
-                beside it and no bias of positions, this is faster than a mask that says the same.
+            causal: let each vector attend to its own place and those before it only; with
+                ``mask``, where both allow it. Without ``mask``, ``need_weights`` and a bias of
+                positions, this takes less time than a mask where sequences are long.
             need_weights: also return each head's weights, at the price of the explicit form.
             keys_values: attend to these, made by the method of this name, instead of to ``x``.
 
         Raises:
             ValueError: if ``x`` is not ``d_model`` wide, is empty or of another dtype, the mask is
-                not boolean or does not fit, or ``causal`` is given with other keys than of ``x``
-                and they are not as many.
-            TypeError: if ``causal`` is not a bool.
+                not boolean or does not fit, or ``causal`` is no bool, or is True and there are not
+                as many keys as vectors in ``x``.
         """
         check_vectors(x, self.q_proj)
         q = self._split(self.q_proj(x))
@@ -107,8 +107,7 @@ class MultiHeadAttention(nn.Module):
 
         Raises:
             ValueError: if keys and values differ in width, the mask is not boolean or does not
-                fit, or ``causal`` meets more keys than queries, or fewer.
-            TypeError: if ``causal`` is not a bool.
+                fit, or ``causal`` is no bool, or is True and there are not as many keys as queries.
         """
         if k.shape[-1] != v.shape[-1]:
             raise ValueError(f"keys are {k.shape[-1]} wide, values {v.shape[-1]}: they must agree")
@@ -158,7 +157,7 @@ class SeparateHeads(nn.Module):
     ) -> Float[Tensor, "batch seq d_model"]:
         """Run the heads one after another, join and project.
 
-        Args and errors are those of ``MultiHeadAttention.forward``.
+        ``x``, ``mask`` and the errors about them are those of ``MultiHeadAttention.forward``.
         """
         check_vectors(x, self.heads[0].q_proj)  # type: ignore[arg-type]
         masks: Sequence[Mask | None] = [None] * len(self.heads)
