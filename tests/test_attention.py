@@ -55,6 +55,7 @@ def test_scores_by_hand():
 
 def test_additive_scores_by_hand():
     scores = AdditiveScores(d_query=1, d_key=2, d_hidden=2)
+    assert [tuple(p.shape) for p in scores.parameters()] == [(2, 1), (2, 2), (1, 2)]
     with torch.no_grad():
         scores.q_proj.weight.copy_(torch.tensor([[1.0], [0.0]]))
         scores.k_proj.weight.copy_(torch.tensor([[0.0, 1.0], [2.0, 0.0]]))

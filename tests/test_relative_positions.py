@@ -237,6 +237,10 @@ def test_there_is_one_slope_per_head_and_no_two_are_alike(n_heads):
     assert (found > 0).all() and (found < 1).all()
 
 
+def test_the_smallest_permutation_changes_nothing():
+    assert to_half_split(2).tolist() == [0, 1]
+
+
 def test_one_layout_becomes_the_other_by_a_permutation():
     q, k, _ = qkv()
     order = to_half_split(D_HEAD)
@@ -609,6 +613,13 @@ def test_places_that_are_negative_or_not_one_per_vector_are_refused(unchecked_sh
     expected = rf"2 places, none of them negative, got \[{', '.join(map(str, places))}\]"
     with pytest.raises(ValueError, match=expected):
         RoPE(d_head=4, layout="half-split").turn(torch.randn(1, 1, 2, 4), torch.tensor(places))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
+def test_places_that_are_no_integers_are_refused(unchecked_shapes, dtype):
+    places = torch.ones(2, dtype=dtype)
+    with pytest.raises(ValueError, match=f"got .* of {dtype}"):
+        RoPE(d_head=4, layout="half-split").turn(torch.randn(1, 1, 2, 4), places)
 
 
 def test_a_vector_of_another_width_is_not_turned():

@@ -69,7 +69,10 @@ def literal(model, source, shown, keep):
 
 def test_the_schedules_by_hand():
     assert [linear(i, k=1.0, c=0.25, least=0.1) for i in range(5)] == [1, 0.75, 0.5, 0.25, 0.1]
+    assert [linear(i, k=0.5, c=0.25) for i in range(4)] == [0.5, 0.25, 0, 0]
+    assert linear(1, k=0.5, c=0.25, least=0.5) == 0.5
     assert [exponential(i, k=0.5) for i in range(4)] == [1, 0.5, 0.25, 0.125]
+    assert inverse_sigmoid(0, k=1.0) == pytest.approx(1 / 2)
     assert inverse_sigmoid(0, k=3.0) == pytest.approx(3 / 4)
     assert inverse_sigmoid(6, k=2.0) == pytest.approx(2 / (2 + math.exp(3)))
 

@@ -131,6 +131,8 @@ def test_an_average_by_hand():
     assert average(states)["w"].tolist() == [2.0, 5.5]
     halves = [{"w": torch.tensor([60_000.0], dtype=torch.float16)}] * 3
     assert average(halves)["w"].tolist() == [60_000.0], "the sum did not fit"
+    assert average(halves)["w"].dtype == torch.float16
+    assert average(states[:1])["w"].tolist() == [1.0, 3.0]
 
 
 # ---- properties
