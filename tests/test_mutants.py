@@ -24,7 +24,7 @@ B = tool.Survivor("windows", "return x or y", "return x and y")
 def test_the_floors_of_the_first_sixteen_chapters_are_mutated_and_their_tests_run():
     assert SETTINGS["only_mutate"] == [f"transformer_lit/{name}.py" for name in FLOORS]
     tests = SETTINGS["pytest_add_cli_args_test_selection"]
-    assert tests == [f"tests/test_{name}.py" for name in (*FLOORS, "bad_input")]
+    assert tests == [*(f"tests/test_{name}.py" for name in FLOORS), tool.BAD_INPUT]
     assert tuple(REPORT) == FLOORS
 
 
