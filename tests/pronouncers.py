@@ -34,3 +34,11 @@ def write_pronouncer(path, **changes):
     about = {"settings": asdict(settings), "sha256": sha256(content).hexdigest()}
     path.with_suffix(".json").write_text(json.dumps(about))
     return path
+
+
+def describe(path, **changes):
+    """Change the description of the weights, their digest made right again."""
+    file = path.with_suffix(".json")
+    about = json.loads(file.read_text())
+    digest = sha256(path.read_bytes()).hexdigest()
+    file.write_text(json.dumps(about | {"sha256": digest} | changes))

@@ -1,6 +1,5 @@
 """The checkpoints: what is shipped scores as it says; what is damaged is refused, and why."""
 
-import json
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +10,7 @@ from packaging.version import Version
 from safetensors.torch import load, save
 
 import train_pronouncer
-from tests.pronouncers import LETTERS, PHONEMES, TINY, write_pronouncer
+from tests.pronouncers import LETTERS, PHONEMES, TINY, describe, write_pronouncer
 from transformer_lit.checkpoints import PRONOUNCER, load_pronouncer
 from transformer_lit.data import curves
 from transformer_lit.data.pronunciations import load as load_words
@@ -25,14 +24,6 @@ README = Path(__file__).parents[1] / "README.md"
 @pytest.fixture
 def path(tmp_path):
     return write_pronouncer(tmp_path / "x.safetensors")
-
-
-def describe(path, **changes):
-    """Change the description of the weights, their digest made right again."""
-    file = path.with_suffix(".json")
-    about = json.loads(file.read_text())
-    digest = sha256(path.read_bytes()).hexdigest()
-    file.write_text(json.dumps(about | {"sha256": digest} | changes))
 
 
 # ---- loading

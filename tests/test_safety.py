@@ -1,8 +1,6 @@
 """Files that run code when they are unpickled, given where the package expects weights."""
 
-import json
 import pickle
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from tests.pronouncers import write_pronouncer
+from tests.pronouncers import describe, write_pronouncer
 from transformer_lit.checkpoints import load_pronouncer, minilm
 from transformer_lit.data import curves
 from transformer_lit.distributed import read_job
@@ -66,10 +64,7 @@ def test_the_trap_springs_where_a_file_is_unpickled(write, trap, tmp_path):
 def test_the_pronouncer_is_not_unpickled(write, trap, tmp_path):
     path = write_pronouncer(tmp_path / "x.safetensors")
     write(trap, path)
-    description = path.with_suffix(".json")
-    about = json.loads(description.read_text())
-    about["sha256"] = sha256(path.read_bytes()).hexdigest()
-    description.write_text(json.dumps(about))
+    describe(path)
     with pytest.raises(ValueError, match="is damaged"):
         load_pronouncer(path)
     assert not trap.sprung.exists()

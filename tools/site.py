@@ -352,7 +352,8 @@ def fingerprint(root: pathlib.Path) -> str:
     files += pathlib.Path(__file__).parent.glob("*.py")
     files += [path for path in (root / "book").rglob("*") if path.is_file()]
     files += (root / "transformer_lit").rglob("*.py")  # book/api.md shows their docstrings
-    files += (root / "benchmarks").rglob("*.*")  # book/measured.md shows their results
+    files += (root / "benchmarks").glob("measure.py")  # writes the tables of book/measured.md
+    files += (root / "benchmarks" / "results").glob("*.json")  # and these are shown there
     return digest(files + pronouncer_sources(), last_commit(root))
 
 

@@ -125,11 +125,11 @@ def explicit_attention(
     """
     _check(q, k, v)
     scores = dot_product_scores(q, k)
+    _check_options(mask, bias, causal, scores.shape)
     if bias is not None:
-        _check_bias(bias, scores.shape)
         scores = scores + bias.to(scores.dtype)
-    if _is_causal(causal, scores.shape):
-        mask = _without_future(mask, q, k)
+    if causal:
+        mask = _without_future(mask, scores.shape, q.device)
     weights = weigh(scores, mask)
     return weights @ v, weights
 
@@ -153,17 +153,14 @@ def fused_attention(
     """
     _check(q, k, v)
     shape = (*q.shape[:-1], k.shape[-2])
-    skips = _is_causal(causal, shape) and mask is None and bias is None and not _lost_nan(q, k)
+    _check_options(mask, bias, causal, shape)
+    skips = causal and mask is None and bias is None and not _lost_nan(q, k)
     if causal and not skips:
-        mask = _without_future(mask, q, k)
-    some = added = None
-    if mask is not None:
-        check_mask(mask, shape)
-        added = mask
-    elif bias is None and not skips:
+        mask = _without_future(mask, shape, q.device)
+    some, added = None, mask
+    if mask is None and bias is None and not skips:
         added = q.new_zeros((1,) * (q.ndim - 1) + k.shape[-2:-1])  # so that NaN is not lost
     if bias is not None:
-        _check_bias(bias, shape)
         added = bias.to(q.dtype)
         if mask is not None:  # the kernel takes one or the other, so the mask becomes -inf
             some = mask.any(-1, keepdim=True)
@@ -268,7 +265,13 @@ def _check_bias(bias: Tensor, shape: tuple[int, ...]) -> None:
         )
 
 
-def _is_causal(causal: bool, shape: tuple[int, ...]) -> bool:
+def _check_options(
+    mask: Mask | None, bias: Bias | None, causal: bool, shape: tuple[int, ...]
+) -> None:
+    if mask is not None:
+        check_mask(mask, shape)
+    if bias is not None:
+        _check_bias(bias, shape)
     if not isinstance(causal, bool):  # a mask given here would count as True
         raise ValueError(f"causal must be True or False, got {causal!r}")
     if causal and shape[-2] != shape[-1]:
@@ -276,16 +279,11 @@ def _is_causal(causal: bool, shape: tuple[int, ...]) -> bool:
             f"causal needs as many queries as keys, got {shape[-2]} and {shape[-1]}: "
             "say in a mask which of the keys each query may attend to"
         )
-    return causal
 
 
-def _without_future(mask: Mask | None, q: Tensor, k: Tensor) -> Tensor:
-    past = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
-    past = past[(None,) * (q.ndim - 2)]
-    if mask is None:
-        return past
-    check_mask(mask, (*q.shape[:-1], k.shape[-2]))
-    return mask & past
+def _without_future(mask: Mask | None, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    past = torch.ones(shape[-2:], dtype=torch.bool, device=device).tril()
+    return past[(None,) * (len(shape) - 2)] if mask is None else mask & past
 
 
 def _lost_nan(q: Tensor, k: Tensor) -> bool:
