@@ -4,9 +4,12 @@
     python tools/mutants.py window       all mutants of this floor
 
 A mutant is the code with one thing changed: a `<` that is `<=`, an argument left out. It is killed
-when a test of its own floor fails, for `window` one of `tests/test_window.py` or of the rows of
-`window` in the table of bad input; otherwise it survived. The tool is mutmut, whose settings stand in pyproject.toml; what it made and found so far lies in
-`mutants/`, and a run that was stopped goes on from there. `mutmut browse` shows it.
+when a test of its own floor fails: for `window` one of `tests/test_window.py`, or a row of `window`
+in the table of bad input. Otherwise it survived.
+
+The tool is mutmut, whose settings stand in pyproject.toml. What it made and found so far lies in
+`mutants/`: a run that was stopped goes on from there, and `mutmut browse` shows it. Remove
+`mutants/mutmut-stats.json`, which says what each test runs, after a function was added.
 
 The result is `tests/mutants.md`. Behind each survivor stands a sentence, written by hand, that says
 why no test can or should kill it. The exit status is 1 if one has none, or if a floor has less than
@@ -32,9 +35,9 @@ INTRODUCTION = """\
 
 `make mutants` changes the floors of chapters 01 to 16 in one place at a time, with
 [mutmut](https://mutmut.readthedocs.io), and runs the tests of the floor: for `window` those of
-`tests/test_window.py`, its rows in `tests/test_bad_input.py`, and no other. A mutant is killed when one of them fails. Left out are the messages of
-errors, annotations, and what stands outside of functions. The tool writes this page; only the
-sentence behind each survivor is written by hand.
+`tests/test_window.py`, its rows in `tests/test_bad_input.py`, and no other. A mutant is killed when
+one of them fails. Left out are the messages of errors, annotations, and what stands outside of
+functions. The tool writes this page; only the sentence behind each survivor is written by hand.
 """
 ROW = re.compile(r"\| `(\w+)` \| (\d+) \| (\d+) \| (\d+) \| [\d.]+ % \|")
 SURVIVOR = re.compile(r"- `([\w.]+)`: `(.*?)` → `(.*?)`\. (.+)")
