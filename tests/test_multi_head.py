@@ -8,7 +8,7 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from transformer_lit.multi_head import MultiHeadAttention, SeparateHeads
-from transformer_lit.relative_positions import ALiBi, RoPE, Shaw
+from transformer_lit.relative_positions import ALiBi, RelativePosition, RoPE, Shaw
 
 # Sizes are different primes: a swapped axis cannot fit. (d_model is a multiple of the heads.)
 BATCH, SEQ, HEADS, D_HEAD = 2, 7, 3, 5
@@ -67,6 +67,37 @@ def test_two_heads_by_hand(form):
     # head 0 mixes to 3/4 * 4 = 3, head 1 to 1/2 * 8 = 4; out: 3 + 4 and 10 * 4 + 5.
     output = run(form, layer, torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]))
     assert_close(output, torch.tensor([[[7.0, 45.0], [7.0, 45.0]]]))
+
+
+class Known(RelativePosition):
+    """Three hooks with known numbers, the last only where ``needs_weights`` says so."""
+
+    def __init__(self, needs_weights):
+        super().__init__()
+        self.needs_weights = needs_weights
+
+    def rotate(self, q, k):
+        return q + 1, k
+
+    def bias(self, q, k):
+        return torch.tensor([[[[0.0, math.log(3)]]]])
+
+    def extra(self, weights):
+        return 100 * weights[..., :1] if self.needs_weights else None
+
+
+@pytest.mark.parametrize("asked", [{}, {"need_weights": True}])
+@pytest.mark.parametrize(("needs_weights", "expected"), [(False, 19.0), (True, 29.0)])
+def test_what_a_position_does_by_hand(asked, needs_weights, expected):
+    layer = MultiHeadAttention(d_model=1, n_heads=1, position=Known(needs_weights))
+    q, k, v = torch.zeros(2), torch.tensor([0.0, math.log(3)]), torch.tensor([10.0, 20.0])
+    output, weights = layer.attend(*(x[None, None, :, None] for x in (q, k, v)), **asked)
+    # scores: 0 and log 3 + log 3; weights: 1/10 and 9/10; mixture: 1 + 18; extra: 100 / 10
+    assert_close(output, torch.full((1, 2, 1), expected))
+    if asked:
+        assert_close(weights, torch.tensor([0.1, 0.9]).expand(1, 1, 2, 2))
+    else:
+        assert weights is None
 
 
 @pytest.mark.parametrize("n_heads", [1, 3, 5, 15])

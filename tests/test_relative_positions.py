@@ -5,6 +5,7 @@ import torch
 from einops import rearrange
 from torch.autograd import gradcheck
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     BloomConfig,
     GPTJConfig,
@@ -138,6 +139,8 @@ def test_buckets_by_hand():
     past = -torch.arange(10)
     assert buckets(past, 4, 8, causal=True).tolist() == [0, 1, 2, 2, 3, 3, 3, 3, 3, 3]
     assert buckets(torch.arange(1, 4), 4, 8, causal=True).tolist() == [0, 0, 0]  # never seen
+    # 3 buckets back: 0, 1, and 1 + log(2) / log(3) * 2 = 2.26 is the last
+    assert buckets(past[:4], 3, 3, causal=True).tolist() == [0, 1, 2, 2]
     assert buckets(past, 8, 8, causal=False).tolist() == [0, 1, 2, 2, 3, 3, 3, 3, 3, 3]
     assert buckets(-past, 8, 8, causal=False).tolist() == [0, 5, 6, 6, 7, 7, 7, 7, 7, 7]
 
@@ -153,6 +156,13 @@ def test_rope_turns_by_hand(layout):
     x = torch.tensor([[0.0, 0, 0, 0], x])
     found = RoPE(d_head=4, layout=layout).turn(x, torch.arange(2))
     assert_close(found, torch.tensor([[0.0, 0, 0, 0], expected]))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rope_turns_heads_of_a_single_pair_by_hand(layout):
+    x = torch.tensor([[1.0, 0]]).expand(1, 1, 2, 2)
+    expected = torch.tensor([[1.0, 0], [math.cos(1), math.sin(1)]])
+    assert_close(RoPE(d_head=2, layout=layout).rotate(x, x)[1][0, 0], expected)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +207,18 @@ def test_rope_is_the_same_anywhere_in_a_long_text(layout):
     near = position.turn(q, place) @ position.turn(k, place).transpose(-2, -1)
     far = position.turn(q, place + 10_000) @ position.turn(k, place + 10_000).transpose(-2, -1)
     assert_close(near, far, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rope_turns_by_the_right_angle_far_out(layout):
+    """Each pair is (1, 0), so that it becomes the cosine and the sine of its angle."""
+    place = 100_003
+    angles = [place * 10_000 ** (-2 * i / D_HEAD) for i in range(D_HEAD // 2)]
+    expected = torch.tensor([f(a) for a in angles for f in (math.cos, math.sin)])
+    order = torch.arange(D_HEAD) if layout == "interleaved" else to_half_split(D_HEAD)
+    x = torch.tensor([1.0, 0]).repeat(D_HEAD // 2)[order]
+    found = RoPE(d_head=D_HEAD, layout=layout).turn(x[None], torch.tensor([place]))
+    assert_close(found[0], expected[order])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -254,10 +276,11 @@ def test_one_layout_becomes_the_other_by_a_permutation():
 
 
 @every
-def test_fewer_queries_stand_at_the_last_places(name):
+@pytest.mark.parametrize("n", [1, QUERY])
+def test_fewer_queries_stand_at_the_last_places(name, n):
     position, (q, k, v) = make(name), qkv()
-    some = attend(position, q[:, :, -QUERY:], k, v, causal(QUERY))
-    assert_close(some, attend(position, q, k, v, causal())[:, :, -QUERY:])
+    some = attend(position, q[:, :, -n:], k, v, causal(n))
+    assert_close(some, attend(position, q, k, v, causal())[:, :, -n:])
 
 
 @every
@@ -283,6 +306,44 @@ def test_attention_now_sees_order(name):
     if name == "T5, causal":  # tells nothing apart that lies ahead
         found, expected = layer(x[:, order])[0][:, 2], layer(x)[0][:, order[2]]
     assert not torch.allclose(found, expected, atol=1e-3)
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses a mixture of devices, which the meta device lets pass in some operations."""
+
+    def __torch_dispatch__(self, operation, types, given=(), options=None):
+        assert len({x.device for x in given if isinstance(x, torch.Tensor) and x.ndim}) < 2
+        return operation(*given, **(options or {}))
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtype_and_device_are_those_of_the_queries(name, dtype, monkeypatch):
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # unknown for meta
+    position, options = make(name), {"device": "meta", "dtype": dtype}
+    if list(position.parameters()):  # ALiBi and RoPE need not be moved
+        position.to(**options)
+    q, k, _ = qkv(**options)
+    weights = torch.rand(BATCH, HEADS, SEQ, SEQ, **options)
+    with OneDevice():
+        found = *position.rotate(q, k), position.bias(q, k), position.extra(weights)
+    assert all(x is None or (x.is_meta and x.dtype == dtype) for x in found)
+
+
+def test_shaws_first_vectors_are_about_one_long():
+    position = Shaw(d_head=101, clip=101)
+    for table in (position.keys, position.values):
+        assert_close(table.norm(dim=1).mean(), torch.tensor(1.0), atol=0.03, rtol=0)
+
+
+def test_t5_starts_with_32_buckets_of_zero_up_to_a_distance_of_128():
+    position = T5(n_heads=1, causal=True)
+    assert position.table.tolist() == [[0.0]] * 32 and position.max_distance == 128
+
+
+def test_nothing_of_alibi_or_rope_is_saved():
+    for name in ("ALiBi", "RoPE, interleaved"):
+        assert not make(name).state_dict()
 
 
 def test_a_position_that_does_nothing_does_nothing():
