@@ -81,6 +81,12 @@ def test_attention_by_hand(form):
     assert_close(attend(form, q, k, v), torch.tensor([[[3.0, 2.0]]]))
 
 
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_one_place_of_width_one_gets_its_own_value(need_weights):
+    layer, x = SelfAttention(d_model=1, d_head=1), torch.randn(BATCH, 1, 1)
+    assert_close(layer(x, need_weights=need_weights)[0], layer.v_proj(x))
+
+
 # ---- properties
 
 
@@ -385,6 +391,17 @@ def test_nan_of_the_past_is_not_hidden(form, which, n, place):
     assert broken[0, 1, reached].all() and broken.sum() == broken[0, 1].sum()
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_is_made_lies_where_the_input_lies(form, masked):
+    """Also where new tensors are made elsewhere, as on a machine whose default is its GPU."""
+    q, k, v = torch.randn(3, BATCH, KEY, D_HEAD)
+    bias, mask = torch.zeros(1, 1, 1), some_mask(BATCH, KEY, KEY) if masked else None
+    with torch.device("meta"):
+        found = attend(form, q, k, v, mask, bias=bias, causal=True)
+    assert_close(found, attend(form, q, k, v, mask, bias=bias, causal=True))
+
+
 def test_large_numbers_that_attention_can_bear_stay_numbers():
     """Their sum overflows, their products do not."""
     q = torch.full((1, 1, KEY, D_HEAD), 3e38)
@@ -465,6 +482,14 @@ def test_leading_axes_that_differ_are_refused_even_if_they_would_broadcast(form,
     expected = r"leading axes must agree, got .*'queries': \(2,\), 'keys': \(1,\), 'values': \(2,\)"
     with pytest.raises(ValueError, match=expected):
         attend(form, q, k[:1], v)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_dtypes_that_differ_are_refused(form):
+    q, k, v = qkv()
+    expected = "dtypes must agree, got queries torch.float64, keys torch.float32, values torch.fl"
+    with pytest.raises(ValueError, match=expected):
+        attend(form, q.double(), k, v)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -99,6 +99,15 @@ def test_a_feed_forward_network_by_hand():
     assert network(x).tolist() == [[[7.0, 2.0], [-1.0, 2.0]]]
 
 
+def test_a_network_of_width_one_by_hand():
+    """5 relu(2 x - 3) + 7."""
+    network = FeedForward(d_model=1, d_ff=1)
+    with torch.no_grad():
+        for parameter, value in zip(network.parameters(), (2, -3, 5, 7), strict=True):
+            parameter.fill_(value)
+    assert network(torch.tensor([[[1.0], [2.0]]])).tolist() == [[[7.0], [12.0]]]
+
+
 @both_orders
 def test_a_block_by_hand(norm_first):
     """Parts that double: pre-norm gives x + 2 norm(x) twice, post-norm norm(3 x) twice."""
@@ -237,7 +246,7 @@ def test_dropout_keeps_the_mean():
 
 
 @pytest.mark.parametrize("eps", [1e-5, 1e-2])
-@pytest.mark.parametrize("d_model", [2, 3, 17, 512])
+@pytest.mark.parametrize("d_model", [1, 2, 3, 17, 512])
 def test_agrees_with_the_norm_of_pytorch(d_model, eps):
     ours = some_norm(d_model)
     ours.eps = eps

@@ -32,12 +32,15 @@ def test_a_mean_by_hand_leaves_padding_out():
     assert mean_pool(x, torch.tensor([2, 1])).tolist() == [[2.0, 4.0], [5.0, 7.0]]
 
 
-def test_the_token_stands_in_front_and_lengthens_each_sequence_by_one():
-    token = SummaryToken(d_model=2)
+@pytest.mark.parametrize("d_model", [1, 2])
+def test_the_token_stands_in_front_and_lengthens_each_sequence_by_one(d_model):
+    token = SummaryToken(d_model=d_model)
+    first, others = torch.tensor([[0.5, -0.5]]), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     with torch.no_grad():
-        token.vector.copy_(torch.tensor([0.5, -0.5]))
-    x, lengths = token(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([1]))
-    assert x.tolist() == [[[0.5, -0.5], [1.0, 2.0], [3.0, 4.0]]] and lengths.tolist() == [2]
+        token.vector.copy_(first[0, :d_model])
+    x, lengths = token(others[None, :, :d_model], torch.tensor([1]))
+    assert torch.equal(x, torch.cat([first, others])[None, :, :d_model])
+    assert lengths.tolist() == [2]
 
 
 def test_blocks_that_add_nothing_leave_the_last_norm():
@@ -173,6 +176,11 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(model(x)[0], model(x)[0])
 
 
+def test_every_dropout_has_the_share_asked_for():
+    shares = [part.p for part in encoder(dropout=0.3).modules() if isinstance(part, nn.Dropout)]
+    assert shares == [0.3] * 2 * LAYERS
+
+
 def test_the_mean_of_equal_vectors_is_that_vector_at_any_length():
     x = torch.randn(1, 1, D_MODEL).expand(BATCH, SEQ, D_MODEL)
     assert_close(mean_pool(x, LENGTHS), x[:, 0])
@@ -186,7 +194,7 @@ def test_a_value_that_is_no_number_in_the_padding_does_not_reach_the_mean():
 # ---- agreement with PyTorch
 
 
-def theirs(model):
+def theirs(model, norm_first=True):
     """PyTorch's own encoder with the weights of ours."""
     layer = nn.TransformerEncoderLayer(
         D_MODEL,
@@ -194,7 +202,7 @@ def theirs(model):
         D_FF,
         dropout=0.0,
         batch_first=True,
-        norm_first=model.blocks[0].norm_first,
+        norm_first=norm_first,
     )
     stack = nn.TransformerEncoder(
         layer, len(model.blocks), norm=nn.LayerNorm(D_MODEL), enable_nested_tensor=False
@@ -218,7 +226,7 @@ def theirs(model):
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_agrees_with_pytorch_under_padding(norm_first):
     model, x = encoder(norm_first=norm_first), vectors()
-    expected = theirs(model)(x, src_key_padding_mask=~real())
+    expected = theirs(model, norm_first)(x, src_key_padding_mask=~real())
     for need_weights in (False, True):
         ours, _ = model(x, mask=padding_mask(LENGTHS, SEQ), need_weights=need_weights)
         assert_close(ours[real()], expected[real()], atol=1e-5, rtol=0)

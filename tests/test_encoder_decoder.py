@@ -15,6 +15,7 @@ from transformer_lit.encoder_decoder import (
     Cache,
     DecoderBlock,
     EncoderDecoder,
+    OneByOne,
     Settings,
     target_vocabulary,
 )
@@ -121,6 +122,14 @@ def test_a_block_is_three_parts_each_with_its_norm(norm_first):
     assert weights is None
 
 
+def test_tables_start_small_and_are_scaled_up():
+    """So vectors begin with entries of size 1, and so do logits of the shared table."""
+    for table in (transformer().source_embedding, transformer().target_embedding):
+        everything = torch.arange(len(table.weight))
+        assert_close(table(everything), table.weight * D_MODEL**0.5)
+        assert 0.8 < table(everything).std() < 1.25
+
+
 def test_parameters_are_counted():
     attention, norm = 4 * (D_MODEL**2 + D_MODEL), 2 * D_MODEL
     network = 2 * D_MODEL * D_FF + D_FF + D_MODEL
@@ -195,6 +204,64 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(model(source, target), model(source, target))
 
 
+def test_every_dropout_has_the_share_of_the_settings():
+    parts = transformer(dropout=0.3).modules()
+    shares = [part.p for part in parts if isinstance(part, nn.Dropout)]
+    assert shares == [0.3] * (2 * LAYERS + 2 * LAYERS + 1)
+
+
+@pytest.mark.parametrize("name", ["dropout", "decoder.1.dropout", "decoder.1.feed_forward.dropout"])
+def test_each_dropout_acts_with_a_cache_as_without(name):
+    """It is replaced by one that always drops the same features."""
+
+    class DropLast(nn.Module):
+        def forward(self, x):
+            return torch.cat([2 * x[..., :-3], 0 * x[..., -3:]], dim=-1)
+
+    model, (source, target) = transformer(), ids()
+    undropped = model(source, target)
+    model.set_submodule(name, DropLast())
+    found = model(source, target)
+    assert (found - undropped).abs().max() > 0.1
+    assert_close(stepped(model, source, target), found, atol=1e-5, rtol=0)
+
+
+def test_every_self_attention_has_a_position_of_its_own():
+    made = []
+
+    def position():
+        made.append(ALiBi(n_heads=HEADS))
+        return made[-1]
+
+    model = transformer(position)
+    looks = [*(block.attention for block in model.encoder.blocks),
+             *(block.self_attention for block in model.decoder)]  # fmt: skip
+    assert [look.position for look in looks] == made and len(set(made)) == 2 * LAYERS
+    assert all(block.cross_attention.position is None for block in model.decoder)
+
+
+def kept(call) -> set[int]:
+    """The sizes of what is kept for the gradient."""
+    sizes = set()
+
+    def keep(x):
+        sizes.add(x.numel())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        call()
+    return sizes
+
+
+def test_weights_are_kept_only_when_asked_for():
+    model, (source, target) = transformer(), ids()
+    source = source[:1].expand(BATCH, -1)  # without padding
+    state, of_one_place = model.start(source), BATCH * HEADS * SOURCE
+    assert SEQ * of_one_place in kept(lambda: model.attention(source, target))
+    assert SEQ * of_one_place not in kept(lambda: model(source, target))
+    assert of_one_place not in kept(lambda: model.step(target[:, 0], state))
+
+
 # ---- the cache
 
 POSITIONS = {
@@ -224,6 +291,31 @@ def test_in_bfloat16_the_cache_agrees_within_its_precision():
     scale = exact.abs().max()
     assert (found - whole).abs().max() < 0.05 * scale
     assert (found - exact).abs().max() < 0.05 * scale
+
+
+def test_where_only_parameters_are_in_bfloat16_logits_are_too():
+    """The sinusoids are none, and stay in single precision."""
+    model, (source, target) = transformer(), ids()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    assert model.places.table.dtype == torch.float32
+    for logits in (model(source, target), stepped(model, source, target)):
+        assert logits.dtype == torch.bfloat16
+
+
+def test_one_place_is_room_enough_for_one_symbol():
+    model, (source, target) = transformer(max_len=1), ids()
+    source, target = source[:, :1], target[:, :1]
+    assert_close(stepped(model, source, target), model(source, target), atol=1e-5, rtol=0)
+
+
+def test_weights_are_copied_for_several_rows_only():
+    block = transformer().decoder[0]
+    weight = block.self_attention.out_proj.weight
+    one, several = (OneByOne(block, n_rows).self_out[1] for n_rows in (1, BATCH))
+    assert torch.equal(one, weight.T) and torch.equal(several, weight.T)
+    assert one.data_ptr() == weight.data_ptr() and several.data_ptr() != weight.data_ptr()
+    assert several.is_contiguous()
 
 
 def test_the_past_is_neither_moved_nor_written_again():
@@ -264,6 +356,7 @@ def test_a_step_makes_the_keys_of_one_place():
 
 def test_a_cache_gives_back_all_it_was_given():
     cache, parts = Cache(MAX_LEN), torch.randn(2, BATCH, HEADS, SEQ, D_HEAD)
+    assert cache.keys is None and cache.values is None
     for part in parts.split([2, 1, 2], dim=3):
         keys, values = cache.extend((part[0], part[1]))
     assert torch.equal(keys, parts[0]) and torch.equal(values, parts[1])
@@ -454,6 +547,37 @@ def test_not_one_target_for_each_source_is_refused(unchecked_shapes, number):
         model.step(torch.full((number,), BEGIN_ID), model.start(source))
     with pytest.raises(ValueError, match=message):
         model(source, torch.full((number, 2), BEGIN_ID))
+
+
+def test_what_a_model_of_another_depth_has_read_is_refused():
+    model, (source, target) = transformer(), ids()
+    for n_layers in (LAYERS - 1, LAYERS + 1):
+        other = transformer(n_layers=n_layers)
+        with pytest.raises(ValueError, match="zip"):
+            model.decode(target, *other.encode(source))
+        with pytest.raises(ValueError, match="zip"):
+            model.step(target[:, 0], other.start(source))
+
+
+@pytest.mark.parametrize("looks", ["self_attention", "cross_attention"])
+@pytest.mark.parametrize("proj", ["q_proj", "k_proj"])
+def test_nan_in_the_weights_is_not_hidden_at_any_step(looks, proj):
+    """Without padding: there PyTorch's kernel for the CPU would turn it into zeros."""
+    model, (source, target) = transformer(), ids()
+    source = source[:1].expand(BATCH, -1)
+    with torch.no_grad():
+        model.get_parameter(f"decoder.0.{looks}.{proj}.bias")[0] = torch.nan
+        assert stepped(model, source, target).isnan().all()
+
+
+def test_nan_in_the_memory_of_one_sequence_reaches_its_logits_and_no_others():
+    model, (source, target) = transformer(), ids()
+    with torch.no_grad():
+        state = model.start(source[:1].expand(BATCH, -1))
+        state.memory[0][0][1] = torch.nan
+        for newest in target.T:
+            broken = model.step(newest, state).isnan()
+            assert broken[1].all() and not broken[[0, 2]].any()
 
 
 def test_symbols_outside_the_tables_are_refused():

@@ -155,6 +155,7 @@ def test_what_is_made_lies_where_the_input_lies():
         vectors, real = one_hot(tokens, 3), real_positions(lengths, 3)
     assert vectors.tolist() == [[0, 0, 1], [1, 0, 0]]
     assert real.tolist() == [[True, False, False], [True] * 3]
+    assert {part.device.type for part in pad([torch.ones(2, device="meta")])} == {"meta"}
 
 
 # ---- agreement with PyTorch
