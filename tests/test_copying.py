@@ -83,6 +83,12 @@ def test_the_ids_of_a_source_by_hand():
     assert own.decode([7, 4, 0, 6, 3]) == ["hooke", "beats", "reid", "<unk>"]
 
 
+def test_words_are_counted_by_hand():
+    assert count_words(torch.tensor([[1]]), 1) == 2  # a vocabulary of padding alone, and one word
+    assert count_words(torch.tensor([[4, 4]]), 5) == 5
+    assert count_words(torch.tensor([[4, 6], [5, 0]]), 5) == 7
+
+
 # ---- properties
 
 
@@ -217,6 +223,17 @@ def test_forward_is_the_mixture_of_its_parts():
     assert_close(net(source, target).exp(), literal(logits, gate, scores, source, 14))
 
 
+def test_pointing_is_pytorchs_attention_over_the_last_blocks_keys():
+    net, (source, target) = model(), example()
+    source, target = source.clamp(min=4), target.clamp(max=VOCAB - 1)  # no padding, no own words
+    memory, mask = net.encode(source)
+    queries = net.point(net.decode(target, memory, mask))
+    keys = torch.cat(memory[-1][0].unbind(1), -1)
+    places = torch.eye(SOURCE).expand(BATCH, -1, -1)
+    expected = torch.nn.functional.scaled_dot_product_attention(queries, keys, places)
+    assert_close(net.parts(source, target)[2].softmax(-1), expected)
+
+
 def test_pytorchs_loss_reads_the_log_probabilities_as_logits():
     net, (source, target) = model(), example()
     labels = torch.tensor([[12, 5, 13, 4, 2], [11, 8, 4, 7, 2], [9, 3, 2, 0, 0]])
@@ -247,6 +264,7 @@ def test_all_parts_learn_and_padding_gets_no_gradient():
     assert loss.isfinite()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
     assert net.gate.weight.grad.abs().max() > 0 and net.point.weight.grad.abs().max() > 0
+    assert (net.gate.bias.grad != 0).all()
 
 
 # ---- bad input
@@ -295,10 +313,11 @@ def test_a_target_with_an_id_below_zero_is_refused():
         model()(source, target)
 
 
-def test_a_target_with_a_word_of_another_source_is_refused():
+@pytest.mark.parametrize("word", [VOCAB, 13])
+def test_a_target_with_a_word_of_another_source_is_refused(word):
     source, target = example()
-    target[1, 2] = 13
-    with pytest.raises(ValueError, match=r"ids \[13\] of targets are not in their sources"):
+    target[2, 2] = word
+    with pytest.raises(ValueError, match=rf"ids \[{word}\] of targets are not in their sources"):
         model()(source, target)
 
 
@@ -323,6 +342,20 @@ def test_an_id_of_no_word_is_refused(outside):
 def test_two_vocabularies_or_one_without_words_are_refused(sizes):
     with pytest.raises(ValueError, match=f"got sizes {sizes[0]} and {sizes[1]}"):
         PointerGenerator(Settings(*sizes, d_model=4, n_heads=2))
+
+
+def test_a_vocabulary_of_one_word_is_enough():
+    net = PointerGenerator(Settings(5, 5, d_model=4, n_heads=2, n_layers=1, d_ff=4))
+    assert net(torch.tensor([[4, 5]]), torch.tensor([[BEGIN_ID, 5]])).shape == (1, 2, 6)
+
+
+def test_what_does_not_belong_together_is_refused_with_its_shapes(unchecked_shapes):
+    source, _ = example()
+    logits, gate, scores = random_parts()
+    with pytest.raises(ValueError, match=r"\(3, 5, 11\), \(3, 4\), \(3, 5, 7\), \(3, 7\)$"):
+        mixture(logits, gate[:, 1:], scores, source)
+    with pytest.raises(ValueError, match=r"got torch.float32, torch.int64, torch.float32$"):
+        mixture(logits, gate.long(), scores, source)
 
 
 # ---- broken on purpose

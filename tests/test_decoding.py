@@ -147,6 +147,12 @@ def test_what_truncation_leaves_by_hand(given, left):
     assert_close(truncate(LOGITS[:, order], **given).softmax(-1)[0], (expected / sum(left))[order])
 
 
+def test_of_equally_likely_symbols_the_first_are_kept():
+    kept = truncate((torch.arange(300)[None] % 3).float(), top_k=7) > -torch.inf
+    assert kept.nonzero()[:, 1].tolist() == [2, 5, 8, 11, 14, 17, 20]
+    assert (truncate(torch.zeros(1, 2), top_p=0.5) > -torch.inf).tolist() == [[True, False]]
+
+
 def test_error_rates_by_hand():
     answers = [["K", "AE", "T"], ["K", "T"], ["D", "AO", "G", "Z"], []]
     listed = [
@@ -165,6 +171,43 @@ def test_the_closest_reference_counts_with_its_length():
 
 
 # ---- properties
+
+
+def test_what_is_made_stands_where_the_source_does():
+    """What is made without saying where lands on another device here, and does not fit."""
+    model, source = model_of(), sources()
+    with torch.device("meta"):
+        found = [*greedy(model, source, max_len=3), *sample(model, source, max_len=3)]
+        found += itertools.chain(*beam(model, source, n_beams=2, max_len=3))
+    assert all(one.tokens.device == one.log_probs.device == source.device for one in found)
+
+
+def test_no_step_is_taken_once_all_have_stopped():
+    shares = {A: 0.5, STOP_ID: 0.5}
+    model, steps, seen = Table({BEGIN_ID: shares, A: shares, STOP_ID: shares}), [], set()
+    step = model.step
+    model.step = lambda tokens, state: steps.append(tokens) or step(tokens, state)
+    for _ in range(5):
+        steps.clear()
+        found = sample(model, ONE.expand(3, -1), max_len=MAX_LEN)
+        assert len(steps) == max(len(one.log_probs) for one in found)
+        seen.add(len(steps))
+    assert len(seen) > 1
+
+
+class Raised(Table):
+    """As the table, but its logits are those of a model that is sure of itself, one per row."""
+
+    def step(self, tokens, state):
+        return super().step(tokens, state) + torch.tensor([[300.0], [-300.0]])[: len(tokens)]
+
+
+def test_a_number_added_to_all_logits_changes_nothing():
+    for one, other in zip(
+        *(greedy(kind(TRAP), ONE.expand(2, -1), max_len=5) for kind in (Table, Raised)), strict=True
+    ):
+        assert one.tokens.equal(other.tokens)
+        assert_close(one.log_probs, other.log_probs, atol=1e-4, rtol=0)
 
 
 def test_each_sequence_stops_by_itself_and_nothing_runs_past_max_len():
@@ -220,6 +263,20 @@ def test_beams_are_different_and_the_best_comes_first():
         assert len({tuple(one.tokens.tolist()) for one in beams}) == len(beams)
         scores = [one.score(1.0) for one in beams]
         assert scores == sorted(scores, reverse=True)
+
+
+def test_a_beam_divides_by_the_length_if_not_told_otherwise():
+    table = Table(
+        {BEGIN_ID: {A: 0.6, B: 0.4}, A: {A: 0.6, STOP_ID: 0.4}, B: {A: 0.1, STOP_ID: 0.9}}
+    )
+
+    def order(**given):
+        [found] = beam(table, ONE, n_beams=9, max_len=3, **given)
+        return [one.tokens.tolist() for one in found]
+
+    assert order(alpha=0.0)[:3] == [[B], [A], [A, A]]
+    assert order()[:3] == order(alpha=1.0)[:3] == [[B], [A, A], [A]]
+    assert order(alpha=2.0)[:3] == [[A, A], [B], [A]]
 
 
 def test_what_is_cut_off_is_returned_only_where_nothing_is_whole():
@@ -299,6 +356,38 @@ def test_the_log_probabilities_of_what_was_drawn_are_the_models_own():
 
 
 # ---- agreement
+
+
+def literal_beam(table, n_beams, max_len, alpha):
+    """The search as it is told: lists of (score, log-probability, symbols), whole ones waiting."""
+    beams = [(0.0, 0.0, ())]
+    for _ in range(max_len):
+        following = [one for one in beams if STOP_ID in one[2]]
+        for _, log_prob, symbols in (one for one in beams if STOP_ID not in one[2]):
+            for symbol, share in table[(BEGIN_ID, *symbols)[-1]].items():
+                total = log_prob + math.log(share)
+                score = total / (len(symbols) + 1) ** alpha
+                following.append((score, total, (*symbols, symbol)))
+        beams = sorted(following, reverse=True)[:n_beams]
+    return [one for one in beams if STOP_ID in one[2]] or beams
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.7, 2.0])
+@pytest.mark.parametrize("n_beams", [2, 3])
+def test_a_narrow_beam_is_the_search_as_it_is_told(alpha, n_beams):
+    for _ in range(10):
+        rows = torch.rand(4, 4).pow(2).softmax(-1).tolist()
+        table = {
+            last: dict(zip((A, B, C, STOP_ID), row, strict=True))
+            for last, row in zip((BEGIN_ID, A, B, C), rows, strict=True)
+        }
+        [found] = beam(Table(table), ONE, n_beams=n_beams, max_len=3, alpha=alpha)
+        wanted = literal_beam(table, n_beams, 3, alpha)
+        assert [one.tokens.tolist() for one in found] == [
+            [symbol for symbol in symbols if symbol != STOP_ID] for _, _, symbols in wanted
+        ]
+        for one, (score, log_prob, _) in zip(found, wanted, strict=True):
+            assert (one.score(alpha), one.log_prob) == pytest.approx((score, log_prob), abs=1e-5)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.0])

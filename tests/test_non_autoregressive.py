@@ -102,6 +102,8 @@ def test_the_lowest_are_marked_and_of_equal_ones_the_left():
     found = lowest(certainty, torch.tensor([2, 1])).int().tolist()
     assert found == [[0, 1, 1, 0], [1, 0, 0, 0]]
     assert not lowest(certainty, torch.tensor([0, 0])).any()
+    many = lowest(torch.arange(300)[None] % 3 / 2, torch.tensor([107]))
+    assert many.nonzero()[:, 1].tolist() == sorted([*range(0, 300, 3), *range(1, 22, 3)])
 
 
 def test_a_mixture_is_like_one_of_two_at_each_place_and_equal_to_none():
@@ -125,6 +127,33 @@ def test_what_is_hidden_cannot_leak():
     others[:, 2:] = torch.where(shown[:, 2:] > STOP_ID, 3 + (shown[:, 2:] - 2) % 14, shown[:, 2:])
     assert (others != shown).any()
     assert torch.equal(net(source, shown), net(source, others))
+
+
+def test_a_target_may_end_behind_its_length():
+    net, (source, shown, _) = model(), examples()
+    assert_close(net(source, shown[:, :2]), net(source, shown)[:, :2])
+
+
+def test_in_training_no_stop_token_and_no_padding_is_shown():
+    net, read = model().train(), set()
+    whole = net.fill
+
+    def watched(inputs, *given):
+        read.update(inputs.flatten().tolist())
+        return whole(inputs, *given)
+
+    net.fill = watched
+    net(torch.full((100, 1), 3), torch.tensor([BEGIN_ID, 1, 5, STOP_ID, 0]).expand(100, -1))
+    assert read == {BEGIN_ID, 5}
+
+
+def test_what_is_made_stands_where_the_source_does():
+    """What is made without saying where lands on another device here, and does not fit."""
+    net, (source, shown, _) = model(), examples()
+    with torch.device("meta"):
+        assert net.train()(source, shown).isfinite().all()
+        for answers in (cut_at_stop(net, source), mask_predict(net, source, n_passes=2)):
+            assert all(answer.device == source.device for answer in answers)
 
 
 def test_each_place_sees_those_behind_it_and_none_that_is_not_there():
@@ -312,14 +341,21 @@ def test_none_is_never_the_likeliest_length():
     assert [len(answer) for answer in mask_predict(net, source)] == [3, 3, 3]
 
 
-def test_lengths_and_rooms_end_at_the_longest_the_model_can_write():
-    net = NonAutoregressive(Settings(**SIZES | {"max_len": 5}), spare=2)
+@pytest.mark.parametrize("longest", [1, 5])
+def test_lengths_and_rooms_end_at_the_longest_the_model_can_write(longest):
+    net = NonAutoregressive(Settings(**SIZES | {"max_len": longest}), spare=2)
     with torch.no_grad():
         net.length.bias[16] = 99.0
-    source = torch.randint(1, 13, (1, 4))
-    assert [len(answer) for answer in mask_predict(net, source)] == [5]
-    assert net.room(net.encode(source)[1]).tolist() == [5]
-    assert len(cut_at_stop(net, source)[0]) <= 5
+    source = torch.randint(1, 13, (1, longest))
+    assert [len(answer) for answer in mask_predict(net, source)] == [longest]
+    assert net.room(net.encode(source)[1]).tolist() == [longest]
+    assert len(cut_at_stop(net, source)[0]) <= longest
+
+
+def test_a_target_as_long_as_the_model_can_write_with_its_stop_token_is_taught():
+    net = NonAutoregressive(Settings(**SIZES | {"max_len": 5}))
+    shown, labels = teacher_forcing(with_length(torch.tensor([1, 6, 7, 8, 9, 2]))[None])
+    assert sequence_loss(net(torch.tensor([[3]]), shown), labels).isfinite()
 
 
 def test_a_target_longer_than_its_room_is_still_taught():
@@ -367,6 +403,15 @@ PADDED = torch.tensor([[3, 4, 5], [0, 0, 0]])
                 torch.ones(1, 3).long(), *net.encode(PADDED[:1]), torch.tensor([4])
             ),
             r"lengths must lie in 0 \.\. 3, got \[4\]",
+        ),
+        (
+            lambda net: net.fill(
+                torch.ones(1, 3).long(),
+                net.encode(PADDED[:1])[0][:1],
+                net.encode(PADDED[:1])[1],
+                torch.tensor([3]),
+            ),
+            "argument 2 is shorter",
         ),
     ],
 )

@@ -85,6 +85,7 @@ def test_the_inverse_sigmoid_is_one_half_at_k_log_k():
 def test_the_likeliest_is_never_padding_begin_or_stop():
     logits = torch.tensor([[9.0, 8, 7, 1, 2], [0, 0, 5, 4, 3]])
     assert likeliest(logits).tolist() == [4, 3]
+    assert likeliest(logits[:, :4]).tolist() == [3, 3]
 
 
 class AddsOne(EncoderDecoder):
@@ -131,6 +132,12 @@ def test_the_share_of_the_truth_is_eps_and_special_symbols_always_stay():
     keep = keeps_truth(shown, 0.3, seeded())
     assert keep[:, 0].all() and keep[:, -2:].all()
     assert float(keep[:, 1:-2].float().mean()) == pytest.approx(0.3, abs=0.02)
+
+
+def test_coins_are_tossed_where_the_symbols_are():
+    shown = torch.full((2, 3), 5)
+    with torch.device("meta"):  # what is made without saying where lands there, and does not fit
+        assert keeps_truth(shown, 0.3).device == shown.device
 
 
 @FORMS
@@ -296,6 +303,11 @@ def test_in_use_the_wrapper_shows_the_truth_and_does_not_count():
 def test_bad_numbers_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_logits_of_no_other_symbols_are_refused():
+    with pytest.raises(ValueError, match=r"more than 3 symbols, got torch\.float32"):
+        likeliest(torch.zeros(2, 3))
 
 
 @FORMS

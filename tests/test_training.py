@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -93,6 +94,7 @@ def test_what_is_shown_and_what_is_asked_stand_one_place_apart():
     shown, labels = teacher_forcing(torch.tensor([[1, 5, 6, 2], [1, 4, 2, 0]]))
     assert shown.tolist() == [[1, 5, 6], [1, 4, 2]]
     assert labels.tolist() == [[5, 6, 2], [4, 2, 0]]
+    assert [part.tolist() for part in teacher_forcing(torch.tensor([[1, 2]]))] == [[[1]], [[2]]]
 
 
 def test_the_loss_by_hand():
@@ -124,6 +126,7 @@ def test_the_rate_of_the_paper_by_hand():
 def test_the_rate_up_and_down_by_hand():
     rates = [up_and_down(step, peak=6.0, warmup=2, steps=5) for step in range(1, 6)]
     assert rates == pytest.approx([3, 6, 4, 2, 0])
+    assert up_and_down(1, peak=6.0, warmup=1, steps=2) == 6
 
 
 def test_an_average_by_hand():
@@ -157,6 +160,14 @@ def test_what_stands_at_padding_is_never_read(at_padding):
     assert (gradient[labels == 0] == 0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_loss_of_half_precision_is_added_up_in_single(dtype):
+    logits, labels = logits_and_labels()
+    found = sequence_loss(logits.to(dtype), labels)
+    assert torch.equal(found, sequence_loss(logits.to(dtype).float(), labels))
+    assert sequence_loss(logits.double(), labels).dtype == torch.float64
+
+
 def test_every_sequence_is_in_one_batch_and_lengths_are_alike():
     lengths = torch.randint(1, 31, (101,)).tolist()
     batches = bucketed(lengths, 7, torch.Generator().manual_seed(0))
@@ -164,6 +175,7 @@ def test_every_sequence_is_in_one_batch_and_lengths_are_alike():
     assert sorted(map(len, batches)) == [101 % 7] + [7] * (101 // 7)
     ranges = sorted([min(of), max(of)] for of in ([lengths[i] for i in rows] for rows in batches))
     assert all(one[1] <= other[0] for one, other in itertools.pairwise(ranges))
+    assert len(bucketed([3, 5], 1, torch.Generator())) == 2
 
 
 def test_batches_are_drawn_anew_and_the_same_from_the_same_seed():
@@ -187,10 +199,10 @@ def test_training_learns():
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(tmp_path):
     straight, stopped, resumed = tiny(), tiny(), tiny(seed=1)
     whole = run(straight, validation=pairs(7, seed=1))
-    path = tmp_path / "run.safetensors"
+    path = tmp_path / "a" / "new" / "folder" / "run.safetensors"
     more = {"validation": pairs(7, seed=1), "checkpoint": path}
     with pytest.raises(Stopped):
-        run(stopped, after_epoch=stop_after(2), **more)
+        run(stopped, after_epoch=stop_after(3), **more)
     torch.randn(100)  # whatever happens in between
     assert run(resumed, **more) == whole
     assert same(resumed, straight) and not same(stopped, straight)
@@ -221,6 +233,18 @@ def test_the_seed_is_that_of_the_recipe():
     run(other)
     run(third, replace(RECIPE, seed=1))
     assert same(one, other) and not same(one, third)
+
+
+def test_each_epoch_of_each_process_has_random_numbers_of_its_own():
+    seen = []
+
+    def note(model, record):
+        seen.append(torch.initial_seed())
+
+    for seed, rank in itertools.product([0, 1], [0, 1]):
+        recipe = replace(RECIPE, batch_size=17, seed=seed)
+        run(tiny(), recipe, rank=rank, world=2, after_epoch=note)
+    assert len(set(seen)) == len(seen) == 16
 
 
 def test_patience_stops_and_puts_the_best_weights_back(tmp_path):
@@ -258,17 +282,20 @@ def test_the_gradient_is_never_longer_than_the_recipe_says(monkeypatch):
     assert max(lengths) == pytest.approx(0.25, rel=1e-3)
 
 
-def test_the_rate_follows_the_schedule(monkeypatch):
-    rates = []
+def test_the_rate_follows_the_schedule_and_the_rest_is_the_papers_and_the_recipes(monkeypatch):
+    rates, others = [], set()
 
     class AdamW(torch.optim.AdamW):
         def step(self, *args, **kwargs):
-            rates.append(self.param_groups[0]["lr"])
+            [group] = self.param_groups
+            rates.append(group["lr"])
+            others.add((group["betas"], group["weight_decay"]))
             return super().step(*args, **kwargs)
 
     monkeypatch.setattr(torch.optim, "AdamW", AdamW)
-    run(tiny())
+    run(tiny(), replace(RECIPE, weight_decay=0.3))
     assert rates == [up_and_down(i, peak=0.01, warmup=3, steps=16) for i in range(1, 17)]
+    assert others == {((0.9, 0.98), 0.3)}
 
 
 @pytest.mark.parametrize("count", [17, 16])
@@ -292,7 +319,8 @@ def test_the_shares_of_a_batch_add_up_to_the_whole(count):
     assert max(gaps) > 1e-4, "the shares do not matter here"
 
 
-def test_two_processes_take_half_of_each_batch_and_weigh_it(monkeypatch):
+@pytest.mark.parametrize("count", [17, 2, 1])
+def test_two_processes_take_half_of_each_batch_and_weigh_it(monkeypatch, count):
     """What each process hands to the optimizer, averaged by hand, is the gradient of one alone."""
     seen = []
 
@@ -305,9 +333,42 @@ def test_two_processes_take_half_of_each_batch_and_weigh_it(monkeypatch):
     recipe = replace(RECIPE, batch_size=17, clip=1e9)
     for rank, world in ((0, 1), (0, 2), (1, 2)):
         with pytest.raises(Stopped):
-            run(tiny(dropout=0.0), recipe, rank=rank, world=world)
+            run(tiny(dropout=0.0), recipe, pairs(count), rank=rank, world=world)
     for one, a, b in zip(*seen, strict=True):
         assert_close((a + b) / 2, one, rtol=1e-4, atol=1e-6)
+
+
+def test_the_first_loss_is_that_of_the_fresh_model_and_processes_share_it(monkeypatch):
+    model, recipe, reduced = tiny(dropout=0.0), replace(RECIPE, batch_size=17), []
+    source, target = batch(pairs(), model)
+    shown, labels = teacher_forcing(target)
+    wanted = sequence_loss(model(source, shown), labels, label_smoothing=0.1).item()
+    assert run(model, recipe)[0]["loss"] == pytest.approx(wanted, rel=1e-5)
+    monkeypatch.setattr(training.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(training.distributed, "all_reduce", reduced.append)
+    parts = [run(tiny(dropout=0.0), recipe, rank=rank, world=2)[0]["loss"] for rank in (0, 1)]
+    assert sum(parts) == pytest.approx(wanted, rel=1e-5)
+    assert [float(reduced[0]) / 2, float(reduced[4]) / 2] == parts
+
+
+def test_one_process_is_the_default():
+    assert run(tiny()) == run(tiny(), rank=0, world=1)
+
+
+def test_a_model_shared_among_processes_is_saved_as_if_alone(tmp_path, monkeypatch):
+    class Shared(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, source, target):
+            return self.module(source, target)
+
+    monkeypatch.setattr(nn.parallel, "DistributedDataParallel", Shared)
+    path, straight, resumed = tmp_path / "run.safetensors", tiny(), tiny(seed=1)
+    history = run(Shared(tiny()), checkpoint=path)
+    assert run(resumed, checkpoint=path) == history == run(straight)
+    assert same(resumed, straight)
 
 
 def test_only_the_first_process_writes(tmp_path):
@@ -316,11 +377,17 @@ def test_only_the_first_process_writes(tmp_path):
     assert not path.exists()
 
 
-def test_a_batch_is_padded_and_the_validation_loss_counts_places():
+def test_the_validation_loss_of_several_batches_is_that_of_all_places_at_once():
     model, data = tiny(dropout=0.5), pairs(7)
-    alone = [(validation_loss(model, [pair], RECIPE), len(pair[1]) - 1) for pair in data]
-    mean = sum(loss * places for loss, places in alone) / sum(places for _, places in alone)
-    assert validation_loss(model, data, RECIPE) == pytest.approx(mean, rel=1e-5)
+    found = validation_loss(model, data, RECIPE)
+    source, target = batch(data, model)
+    shown, labels = teacher_forcing(target)
+    wanted = sequence_loss(model.eval()(source, shown), labels).item()
+    assert found == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_batch_is_made_where_the_model_is():
+    assert [part.device.type for part in batch(pairs(), tiny().to("meta"))] == ["meta", "meta"]
 
 
 def test_a_table_used_twice_is_kept_once():
@@ -331,16 +398,33 @@ def test_a_table_used_twice_is_kept_once():
     assert sum(v.data_ptr() == table.data_ptr() for v in model.state_dict().values()) == 2
 
 
-def test_progress_is_shown_on_request(capsys):
-    train(tiny(), pairs(), RECIPE)
-    assert "16/16" in capsys.readouterr().err
-    run(tiny())
+def test_buffers_are_kept_if_they_are_saved():
+    model = tiny()
+    model.register_buffer("count", torch.tensor(3))
+    model.register_buffer("made anew", torch.tensor(5), persistent=False)
+    assert weights(model).keys() - dict(model.named_parameters()).keys() == {"count"}
+
+
+def test_progress_is_shown_on_request(capsys, tmp_path):
+    path = tmp_path / "run.safetensors"
+    begun(path)
+    assert capsys.readouterr() == ("", "")
+    for checkpoint in (None, path):  # from the start, or from step 8
+        train(tiny(), pairs(), RECIPE, checkpoint=checkpoint)
+        shown = capsys.readouterr().err
+        assert re.search(r"\b16/16 \[.*\d(step/s|s/step), loss=\d\.\d{3}\]", shown), shown
+    train(tiny(), pairs(), RECIPE, rank=1, world=2)
     assert capsys.readouterr() == ("", "")
 
 
 def test_half_precision_trains_too():
-    history = run(tiny(dropout=0.0), replace(RECIPE, epochs=20, bfloat16=True))
+    model, seen = tiny(dropout=0.0), set()
+    model.register_forward_hook(lambda model, given, logits: seen.add(logits.dtype))
+    history = run(model, replace(RECIPE, epochs=20, bfloat16=True))
     assert history[-1]["loss"] < history[0]["loss"] - 0.3
+    assert seen == {torch.bfloat16}
+    validation_loss(model, pairs(3), RECIPE)
+    assert seen == {torch.bfloat16, torch.float32}
 
 
 # ---- agreement with PyTorch
@@ -439,7 +523,9 @@ def test_the_rate_of_the_paper_refuses_what_is_below_one(change):
         inverse_sqrt(**{"step": 1, "d_model": 4, "warmup": 2} | change)
 
 
-@pytest.mark.parametrize("change", [{"step": 0}, {"step": 6}, {"warmup": 5}, {"peak": 0.0}])
+@pytest.mark.parametrize(
+    "change", [{"step": 0}, {"step": 6}, {"warmup": 5}, {"peak": 0.0}, {"peak": INF}]
+)
 def test_the_rate_up_and_down_refuses_what_does_not_fit(change):
     with pytest.raises(ValueError, match=r"must hold, got step"):
         up_and_down(**{"step": 1, "peak": 1.0, "warmup": 2, "steps": 5} | change)
@@ -460,12 +546,20 @@ def test_batches_of_nothing_are_refused(lengths, size):
         {"rate": 0.0},
         {"clip": 0.0},
         {"patience": 0},
+        {"label_smoothing": 1.0},
+        {"weight_decay": INF},
+        {"rate": INF},
     ],
 )
 def test_a_recipe_that_makes_no_sense_is_refused(change):
     (name, value), *_ = change.items()
     with pytest.raises(ValueError, match=rf"must be at least 1.*{name}={value}"):
         Recipe(**{"epochs": 1} | change)
+
+
+def test_a_recipe_at_its_limits_is_one():
+    least = {"epochs": 1, "batch_size": 1, "warmup": 1, "patience": 1}
+    assert Recipe(**least, label_smoothing=0.0, weight_decay=0.0, clip=1e-9, rate=1e-9).seed == 0
 
 
 def test_training_on_nothing_or_with_too_long_a_warm_up_is_refused():
