@@ -353,7 +353,8 @@ class EncoderDecoder(nn.Module):
         """Score what comes next at each place of the target, given what was read.
 
         Raises:
-            ValueError: as ``forward``.
+            ValueError: as ``forward``, or if ``memory`` is not for as many sources as there are
+                targets, or not for as many blocks as the decoder has.
         """
         _check_target(target)
         return self._decode(target, memory, memory_mask)[0]
@@ -387,7 +388,8 @@ class EncoderDecoder(nn.Module):
         """Take the newest symbol of each target, remember it, and score what comes next.
 
         Raises:
-            ValueError: if there is no room left, or there is not one symbol for each source.
+            ValueError: if there is no room left, there is not one symbol for each source, or the
+                state is that of a model with another number of blocks.
         """
         x = self._advance(tokens, state)
         if state.output is None:
@@ -403,7 +405,7 @@ class EncoderDecoder(nn.Module):
                 raise ValueError(f"tokens must be (batch,), got shape {tuple(tokens.shape)}")
             _check_target(tokens[:, None])
             state.blocks = [OneByOne(block, len(tokens)) for block in self._blocks()]
-        _check_number(tokens, state.memory_mask)
+        _check_memory(tokens, state.memory, state.memory_mask, self.decoder)
         x = self._embed(self.target_embedding, tokens[:, None], state.length)[:, 0]
         mask = None if state.memory_mask.all() else state.memory_mask
         for block, memory, cache in zip(state.blocks, state.memory, state.caches, strict=True):
@@ -411,7 +413,7 @@ class EncoderDecoder(nn.Module):
         return self.norm(x)
 
     def _decode(self, target, memory, memory_mask, *, need_weights=False):
-        _check_number(target, memory_mask)
+        _check_memory(target, memory, memory_mask, self.decoder)
         x = self._embed(self.target_embedding, target)
         mask = causal_mask(target.shape[1]).to(x.device)
         all_weights = []
@@ -446,7 +448,14 @@ def _real(source: Tensor) -> Tensor:
     return real
 
 
-def _check_number(target: Tensor, memory_mask: Tensor) -> None:
+def _check_memory(
+    target: Tensor, memory: Sequence[Memory], memory_mask: Tensor, decoder: nn.ModuleList
+) -> None:
+    if len(memory) != len(decoder):
+        raise ValueError(
+            f"memory has keys and values for {len(memory)} blocks, the decoder has {len(decoder)}: "
+            "another model has read the source"
+        )
     if len(target) != len(memory_mask):  # a batch of one would stretch to the other's size
         raise ValueError(f"{len(target)} targets for {len(memory_mask)} sources")
 
