@@ -396,7 +396,13 @@ PADDED = torch.tensor([[3, 4, 5], [0, 0, 0]])
             lambda net: net.fill(
                 torch.ones(2, 3).long(), *net.encode(PADDED[:1]), torch.ones(1).long()
             ),
-            "2 inputs and 1 lengths for 1 sources",
+            "1 lengths for 2 inputs",
+        ),
+        (
+            lambda net: net.fill(
+                torch.ones(2, 3).long(), *net.encode(PADDED[:1]), torch.ones(2).long()
+            ),
+            "2 targets for 1 sources",
         ),
         (
             lambda net: net.fill(
@@ -411,7 +417,7 @@ PADDED = torch.tensor([[3, 4, 5], [0, 0, 0]])
                 net.encode(PADDED[:1])[1],
                 torch.tensor([3]),
             ),
-            "argument 2 is shorter",
+            "for 1 blocks, the decoder has 2",
         ),
     ],
 )

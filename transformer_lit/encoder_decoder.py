@@ -405,7 +405,7 @@ class EncoderDecoder(nn.Module):
                 raise ValueError(f"tokens must be (batch,), got shape {tuple(tokens.shape)}")
             _check_target(tokens[:, None])
             state.blocks = [OneByOne(block, len(tokens)) for block in self._blocks()]
-        _check_memory(tokens, state.memory, state.memory_mask, self.decoder)
+        self._check_memory(tokens, state.memory, state.memory_mask)
         x = self._embed(self.target_embedding, tokens[:, None], state.length)[:, 0]
         mask = None if state.memory_mask.all() else state.memory_mask
         for block, memory, cache in zip(state.blocks, state.memory, state.caches, strict=True):
@@ -413,7 +413,7 @@ class EncoderDecoder(nn.Module):
         return self.norm(x)
 
     def _decode(self, target, memory, memory_mask, *, need_weights=False):
-        _check_memory(target, memory, memory_mask, self.decoder)
+        self._check_memory(target, memory, memory_mask)
         x = self._embed(self.target_embedding, target)
         mask = causal_mask(target.shape[1]).to(x.device)
         all_weights = []
@@ -423,6 +423,17 @@ class EncoderDecoder(nn.Module):
             )
             all_weights.append(weights)
         return self.output(self.norm(x)), all_weights
+
+    def _check_memory(
+        self, target: Tensor, memory: Sequence[Memory], memory_mask: PaddingMask
+    ) -> None:
+        if len(memory) != len(self.decoder):
+            raise ValueError(
+                f"memory has keys and values for {len(memory)} blocks, the decoder has "
+                f"{len(self.decoder)}: another model has read the source"
+            )
+        if len(target) != len(memory_mask):  # a batch of one would stretch to the other's size
+            raise ValueError(f"{len(target)} targets for {len(memory_mask)} sources")
 
     def _embed(self, embedding, tokens, start=0):
         x = embedding(tokens)
@@ -446,18 +457,6 @@ def _real(source: Tensor) -> Tensor:
         rows = (~real.any(1)).nonzero().flatten().tolist()
         raise ValueError(f"rows {rows} of the source are nothing but padding")
     return real
-
-
-def _check_memory(
-    target: Tensor, memory: Sequence[Memory], memory_mask: Tensor, decoder: nn.ModuleList
-) -> None:
-    if len(memory) != len(decoder):
-        raise ValueError(
-            f"memory has keys and values for {len(memory)} blocks, the decoder has {len(decoder)}: "
-            "another model has read the source"
-        )
-    if len(target) != len(memory_mask):  # a batch of one would stretch to the other's size
-        raise ValueError(f"{len(target)} targets for {len(memory_mask)} sources")
 
 
 def _check_target(target: Tensor) -> None:

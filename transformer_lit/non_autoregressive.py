@@ -97,18 +97,18 @@ class NonAutoregressive(EncoderDecoder):
         """Score the symbol of each place; ``BEGIN_ID`` in ``inputs`` says that it is not known.
 
         Raises:
-            ValueError: if there are not as many inputs as sources, a number of ``visible`` places
-                is negative or larger than ``seq``, or ``seq`` is larger than ``max_len``.
+            ValueError: if there are not as many inputs as sources, or not memories for each block
+                of the decoder, a number of ``visible`` places is negative or larger than ``seq``,
+                or ``seq`` is larger than ``max_len``.
         """
         if inputs.ndim != 2 or visible.ndim != 1:
             raise ValueError(
                 "inputs must be (rows, seq) and visible (rows,), "
                 f"got shapes {tuple(inputs.shape)} and {tuple(visible.shape)}"
             )
-        if not len(inputs) == len(memory_mask) == len(visible):
-            raise ValueError(
-                f"{len(inputs)} inputs and {len(visible)} lengths for {len(memory_mask)} sources"
-            )
+        if len(visible) != len(inputs):
+            raise ValueError(f"{len(visible)} lengths for {len(inputs)} inputs")
+        self._check_memory(inputs, memory, memory_mask)
         x = self._embed(self.target_embedding, inputs)
         mask = self.may_see(visible, inputs.shape[1])
         for block, keys_values in zip(self.decoder, memory, strict=True):
