@@ -216,7 +216,7 @@ def complaint(name: str, argument: str, what: str, value) -> str | None:
             return None
         # A size that is no whole number may be refused by PyTorch or Python, by its type.
         if what.endswith(("fraction", "nan")) and isinstance(error, TypeError):
-            return None if re.search("float|integer", str(error)) else f"{case}: {error!r}"[:250]
+            return None if re.search(r"float|\bint", str(error)) else f"{case}: {error!r}"[:250]
         return f"{case}: names not both argument and value: {error!r}"[:250]
     except Exception as error:
         return f"{case}: {error!r}"[:250]
