@@ -1110,7 +1110,6 @@ RESULTS = {
     "distributed.write_job pairs first first rank below": "a single number is no sequence",
     "distributed.write_job pairs first first negative": "ids are moved; the embedding knows them",
     "distributed.write_job pairs first first huge": "ids are moved; the embedding knows them",
-    "sparse_attention.windowed_attention [kv] axis -1 empty": "PyTorch 2.8 pads nothing empty",
     # what Python says of a pair that is none
     "distributed.* first empty": "two values are unpacked",
     "multi_head.MultiHeadAttention.forward keys_values empty": "two values are unpacked",

@@ -136,7 +136,8 @@ def windowed_attention(
     """
     if window < 0 or window % 1:
         raise ValueError(f"window must be at least 0 and whole, got {window}")
-    if q.ndim != 4 or not q.shape[:3] == k.shape[:3] == v.shape[:3] or q.numel() == 0:
+    alike = q.ndim == 4 and q.shape[:3] == k.shape[:3] == v.shape[:3]
+    if not alike or 0 in (*q.shape, *k.shape, *v.shape):
         shapes = [tuple(x.shape) for x in (q, k, v)]
         raise ValueError(f"q, k and v must be (batch, heads, seq, width), alike, got {shapes}")
     batch, seq = q.shape[0], q.shape[2]
