@@ -117,6 +117,11 @@ def test_every_explorable_is_live(chromium, lab):
         visited = Visit(context.new_page(), own)
         page = visited.page
         page.set_default_timeout(1000 * PATIENCE)
+        # Told to run before it has heard of its kernel, JupyterLab asks which one to take.
+        page.add_locator_handler(
+            page.locator("dialog", has_text="Select Kernel"),
+            lambda dialog: dialog.locator(".jp-mod-accept").click(),
+        )
         page.goto(f"{address}lab/tree/moves.ipynb")
         page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
         # While the page is still being put together, a click may come to nothing.
